@@ -1,0 +1,75 @@
+"""Shared fixtures: small recipes, and a store that no other test sees."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsolkit.recipes import Recipe, make_recipe
+from wsolkit.runs import RunStore
+from wsolkit.training import Place
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+"""Where real data lies on the machines that test the project; a user's machine has no such folder."""
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Keep every test away from the project's own runs, cache and figures."""
+    for variable, name in (("WSOLKIT_RUNS", "runs"), ("WSOLKIT_CACHE", "cache"), ("WSOLKIT_OUT", "figures")):
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.delenv("WSOLKIT_PROFILE", raising=False)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(device="cpu", cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def store(tmp_path, place) -> RunStore:
+    return RunStore(tmp_path / "runs", place)
+
+
+@pytest.fixture
+def tiny() -> Recipe:
+    """A recipe that trains in about a second."""
+    return tiny_recipe()
+
+
+def tiny_recipe(**changes) -> Recipe:
+    fields = {
+        "dataset": "synthetic_birds",
+        "backbone": "mini_vgg",
+        "method": "bridging",
+        "dataset_options": {"train_weaksup": 24, "train_fullsup": 8, "test": 8},
+        "resize_size": 36,
+        "crop_size": 32,
+        "epochs": 3,
+        "warm_epochs": 1,
+        "batch_size": 8,
+        "warm_batch_size": 8,
+        "lr_former": 0.01,
+        "lr_latter": 0.05,
+        "lr_decay_epochs": (3,),
+        "threshold_step": 0.05,
+    }
+    return make_recipe(**{**fields, **changes})
+
+
+@pytest.fixture
+def tiny_imagenet_zip() -> Path:
+    path = SHARED / "data" / "tiny-imagenet-40.zip"
+    if not path.is_file():
+        pytest.skip("the photographs of Tiny ImageNet are not on this machine")
+    return path
+
+
+def pytest_report_header() -> str:
+    return f"torch {torch.__version__}, {os.cpu_count()} cores"

@@ -1,0 +1,130 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from wsolkit import datasets
+from wsolkit.datasets import SPLITS, CachedDataset, open_dataset
+from wsolkit.errors import RecipeError, WsolkitError
+
+DRAWN = ("synthetic_birds", "synthetic_objects")
+FEW = {"train_weaksup": 20, "train_fullsup": 20, "test": 20}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("size", [32, 64, 100])
+def test_a_sample_is_complete_and_consistent(name, size):
+    data = open_dataset(name, "test", size, FEW)
+    for index in range(10):
+        sample = data[index]
+        assert sample.image.shape == (size, size, 3)
+        assert sample.image.dtype == np.uint8
+        assert sample.label == data.labels[index] == index % len(data.classes)
+        rows, columns = np.nonzero(sample.mask)
+        right, bottom = min(columns.max() + 1, size - 1), min(rows.max() + 1, size - 1)
+        assert sample.boxes.tolist() == [[columns.min(), rows.min(), right, bottom]]
+        assert set(np.unique(sample.mask)) == {0, 1}
+        assert 0.02 < sample.mask.mean() < 0.7
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_an_image_does_not_depend_on_what_was_drawn_before(name):
+    forward, alone = open_dataset(name, "test", 32, FEW), open_dataset(name, "test", 32, {**FEW, "test": 13})
+    images = [forward[index].image for index in range(13)]
+    assert (alone[12].image == images[12]).all()
+    assert (forward[12].image == images[12]).all()
+    assert (images[0] != images[10]).any()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_splits_and_worlds_differ(name):
+    first = [open_dataset(name, split, 32, FEW)[0].image for split in SPLITS]
+    other = open_dataset(name, "test", 32, {**FEW, "world_seed": 1})[0].image
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert (first[a] != first[b]).any()
+    assert (first[2] != other).any()
+
+
+def test_the_same_scene_at_two_sizes_has_the_same_object():
+    small, large = (open_dataset("synthetic_birds", "test", size, FEW)[4] for size in (64, 128))
+    np.testing.assert_allclose(large.boxes, small.boxes * 2, atol=3)
+    assert large.mask.mean() == pytest.approx(small.mask.mean(), rel=0.03)
+
+
+def test_the_head_is_the_only_part_with_a_colour_of_its_own():
+    """Species that agree in every shared part are told apart by the head alone."""
+    from wsolkit.datasets import synthetic_birds as birds
+
+    heads = np.array(list(birds.HEADS.values()))
+    distances = np.linalg.norm(heads[:, None] - heads[None], axis=-1)[~np.eye(len(heads), dtype=bool)]
+    assert distances.min() > 0.3
+    for shared in (birds.BODIES, birds.BELLIES, birds.WINGS, birds.TAILS, birds.BILLS):
+        assert len(shared) < len(heads) / 2
+
+
+@pytest.mark.parametrize("folder", [None, "cache"])
+def test_cache_gives_the_same_samples(tmp_path, folder):
+    source = open_dataset("synthetic_objects", "test", 32, FEW)
+    cached = CachedDataset(source, folder and tmp_path / folder)
+    assert len(cached) == len(source)
+    assert cached.classes == source.classes
+    for index in (0, 7, 19):
+        a, b = cached[index], source[index]
+        assert (a.image == b.image).all()
+        assert (a.mask == b.mask).all()
+        assert a.boxes.tolist() == b.boxes.tolist()
+        assert (a.label, a.image_id) == (b.label, b.image_id)
+
+
+def test_cache_on_disk_is_drawn_once(tmp_path):
+    source = open_dataset("synthetic_objects", "test", 32, FEW)
+    CachedDataset(source, tmp_path)
+
+    class Forbidden(type(source)):
+        def __getitem__(self, index):
+            raise AssertionError("drawn again")
+
+    source.__class__ = Forbidden
+    assert CachedDataset(source, tmp_path)[3].image.shape == (32, 32, 3)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_that_fails_leaves_nothing_behind(tmp_path):
+    source = open_dataset("synthetic_objects", "test", 32, FEW)
+    source.labels = np.concatenate([source.labels, [99]])
+    with pytest.raises(IndexError):
+        CachedDataset(source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawn_data_survives_pickling():
+    data = open_dataset("synthetic_birds", "test", 32, FEW)
+    assert (pickle.loads(pickle.dumps(data))[2].image == data[2].image).all()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(RecipeError, match="Did you mean 'synthetic_birds'"):
+        open_dataset("synthetic_bird", "test", 32)
+    with pytest.raises(RecipeError, match="Known: test, train-fullsup, train-weaksup"):
+        open_dataset("synthetic_birds", "val", 32)
+    with pytest.raises(RecipeError, match="unknown name 'tests'"):
+        open_dataset("synthetic_birds", "test", 32, {"tests": 4})
+    with pytest.raises(RecipeError, match="test = 0"):
+        open_dataset("synthetic_birds", "test", 32, {"test": 0})
+
+
+def test_an_index_out_of_range_ends_a_loop():
+    data = open_dataset("synthetic_birds", "test", 32, FEW)
+    assert len(list(data)) == 20
+    with pytest.raises(IndexError):
+        data[-1]
+
+
+def test_an_unwritable_cache_is_an_error_of_the_kit(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WsolkitError, match="Cannot write in"):
+        CachedDataset(open_dataset("synthetic_birds", "test", 32, FEW), tmp_path / "file")
+
+
+def test_names_lists_files():
+    assert set(DRAWN) < set(datasets.names())

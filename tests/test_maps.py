@@ -1,0 +1,140 @@
+import pytest
+import torch
+
+from wsolkit import maps
+
+
+@pytest.fixture
+def features(generator):
+    return torch.randn(3, 5, 4, 6, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def weight(generator):
+    return torch.randn(7, 5, generator=generator, dtype=torch.float64)
+
+
+TARGET = torch.tensor([6, 0, 3])
+
+
+def test_norm_map_of_a_hand_worked_feature():
+    features = torch.tensor([[[[3.0, 0.0]], [[4.0, 0.0]]]])
+    assert maps.norm_map(features).tolist() == [[[5.0, 0.0]]]
+
+
+def test_similarity_map_of_hand_worked_directions():
+    features = torch.tensor([[[[2.0, 0.0, -1.0, 0.0]], [[0.0, 5.0, 0.0, 0.0]]]])
+    weight = torch.tensor([[3.0, 0.0], [0.0, 0.0]])
+    assert maps.similarity_map(features, weight).tolist() == [[[[1.0, 0.0, -1.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]]
+
+
+def test_similarity_lies_between_minus_one_and_one(features, weight):
+    similarity = maps.similarity_map(features, weight)
+    assert similarity.shape == (3, 7, 4, 6)
+    assert similarity.abs().max() <= 1 + 1e-12
+
+
+def test_target_similarity_is_one_slice_of_the_similarity_map(features, weight):
+    slices = maps.similarity_map(features, weight)[range(3), TARGET]
+    torch.testing.assert_close(maps.target_similarity(features, weight, TARGET), slices, rtol=1e-9, atol=0)
+
+
+def test_cam_equals_a_plain_loop(features, weight):
+    cam = maps.cam(features, weight, TARGET)
+    for image in range(3):
+        for row in range(4):
+            for column in range(6):
+                expected = sum(features[image, c, row, column] * weight[TARGET[image], c] for c in range(5))
+                assert cam[image, row, column].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_cam_is_the_product_of_its_factors(features, weight):
+    """Paper, Eq. 3."""
+    norms = weight[TARGET].norm(dim=1)[:, None, None]
+    product = norms * maps.norm_map(features) * maps.target_similarity(features, weight, TARGET)
+    torch.testing.assert_close(maps.cam(features, weight, TARGET), product, rtol=1e-9, atol=1e-12)
+
+
+def test_mean_of_cam_plus_bias_is_the_logit(features, weight, generator):
+    """Paper, Eq. 4."""
+    bias = torch.randn(7, generator=generator, dtype=torch.float64)
+    logits = features.mean((2, 3)) @ weight.T + bias
+    mean = maps.cam(features, weight, TARGET).mean((1, 2)) + bias[TARGET]
+    torch.testing.assert_close(mean, logits[range(3), TARGET], rtol=1e-9, atol=0)
+
+
+def test_gradients_are_finite_at_a_zero_feature():
+    features = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    weight = torch.ones(3, 2, requires_grad=True)
+    both = maps.similarity_map(features, weight).sum() + maps.target_similarity(features, weight, torch.tensor([1])).sum()
+    (both + maps.norm_map(features).sum() + maps.min_max(maps.norm_map(features)).sum()).backward()
+    assert torch.isfinite(features.grad).all()
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_min_max_of_hand_worked_maps():
+    given = torch.tensor([[[2.0, 4.0], [3.0, 6.0]], [[5.0, 5.0], [5.0, 5.0]]])
+    assert maps.min_max(given).tolist() == [[[0.0, 0.5], [0.25, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]
+
+
+def test_max_normalise_cuts_negative_values():
+    given = torch.tensor([[[-1.0, 2.0], [4.0, 1.0]], [[-1.0, -2.0], [-3.0, 0.0]]])
+    assert maps.max_normalise(given).tolist() == [[[0.0, 0.5], [1.0, 0.25]], [[0.0, 0.0], [0.0, 0.0]]]
+
+
+@pytest.mark.parametrize("scale", [maps.min_max, maps.max_normalise])
+def test_normalisation_refuses_nan_and_wrong_shapes(scale):
+    broken = torch.zeros(2, 2, 2)
+    broken[1, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN in 1 of 2 maps \(first: map 1\)"):
+        scale(broken)
+    with pytest.raises(ValueError, match=r"\(B, H, W\), received \(2, 2\)"):
+        scale(torch.zeros(2, 2))
+
+
+def test_score_map_resizes_before_it_normalises():
+    """The other order would leave the overshoot of bicubic interpolation outside [0, 1]."""
+    step = torch.tensor([[[0.0, 0.0, 1.0, 1.0]] * 4])
+    scores = maps.score_map(step, 16)
+    assert scores.dtype == torch.float64
+    assert scores.shape == (1, 16, 16)
+    assert scores.min() == 0
+    assert scores.max() == 1
+    resized = torch.nn.functional.interpolate(step.double()[:, None], (16, 16), mode="bicubic")[:, 0]
+    assert resized.min() < 0
+    assert resized.max() > 1
+    torch.testing.assert_close(scores, (resized - resized.min()) / (resized.max() - resized.min()), rtol=1e-9, atol=0)
+
+
+def test_bicubic_resizing_equals_opencvs():
+    """The benchmark resizes with OpenCV."""
+    cv2 = pytest.importorskip("cv2")
+    cells = torch.rand(1, 14, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = cv2.resize(cells[0].numpy(), (224, 224), interpolation=cv2.INTER_CUBIC)
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    torch.testing.assert_close(maps.score_map(cells, 224)[0], torch.from_numpy(expected), rtol=0, atol=1e-6)
+
+
+def test_score_map_takes_height_and_width_and_a_named_normalisation():
+    given = torch.tensor([[[-1.0, 1.0], [-1.0, 1.0]]])
+    assert maps.score_map(given, (3, 5), "max").shape == (1, 3, 5)
+    assert (maps.score_map(given, 2, "max") == torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])).all()
+    with pytest.raises(ValueError, match="'softmax'"):
+        maps.score_map(given, 4, "softmax")
+
+
+def test_inputs_are_not_changed(features, weight):
+    before = features.clone(), weight.clone()
+    maps.similarity_map(features, weight)
+    maps.score_map(maps.cam(features, weight, TARGET), 8)
+    maps.max_normalise(maps.cam(features, weight, TARGET))
+    assert (features == before[0]).all()
+    assert (weight == before[1]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_follows_the_input(features, weight, dtype):
+    features, weight = features.to(dtype), weight.to(dtype)
+    assert maps.cam(features, weight, TARGET).dtype == dtype
+    assert maps.similarity_map(features, weight).dtype == dtype
+    assert maps.min_max(maps.norm_map(features)).dtype == dtype

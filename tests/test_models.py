@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from wsolkit import maps, models
+from wsolkit.errors import CheckpointError, RecipeError
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cells", "channels", "drop_cells"), [("mini_vgg", 64, 8, 128, 16), ("vgg16", 224, 14, 1024, 28)]
+)
+def test_shapes_and_the_drop_point(name, size, cells, channels, drop_cells):
+    model = models.build(name, 5).eval()
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model(images)
+        again = model.after_drop_point(output.drop_point)
+    assert output.logits.shape == (1, 5)
+    assert output.features.shape == (1, channels, cells, cells)
+    assert output.drop_point.shape[2:] == (drop_cells, drop_cells)
+    assert (again == output.features).all()
+    assert (output.features >= 0).all()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_backbone_obeys_the_identity_of_cam_and_logit(name):
+    model = models.build(name, 4, seed=3).eval()
+    with torch.no_grad():
+        output = model(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+        target = torch.tensor([3, 1])
+        cam = maps.cam(output.features, model.classifier.weight, target)
+    mean = cam.mean((1, 2)) + model.classifier.bias[target]
+    torch.testing.assert_close(mean, output.logits[range(2), target], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_parameter_is_in_exactly_one_group(name):
+    model = models.build(name, 4)
+    groups = model.parameter_groups(0.1, 0.2)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
+    assert [group["lr"] for group in groups] == [0.1, 0.2]
+    assert id(model.classifier.weight) in {id(p) for p in groups[1]["params"]}
+
+
+def test_mini_vgg_has_about_three_hundred_thousand_parameters():
+    count = sum(parameter.numel() for parameter in models.build("mini_vgg", 10).parameters())
+    assert 300_000 < count < 350_000
+
+
+def test_vgg16_features_equal_torchvisions():
+    reference = torchvision.models.vgg16(weights=None).eval()
+    model = models.build("vgg16", 3).eval()
+    model.load_imagenet(reference.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        before_conv6 = model.features[23:](model.before_drop_point(images))
+        expected = reference.features[:-1](images)
+    assert (before_conv6 == expected).all()
+
+
+def test_building_is_seeded_and_leaves_the_global_state_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first, again, other = (models.build("mini_vgg", 3, seed).classifier.weight for seed in (5, 5, 6))
+    assert torch.rand(1) == expected
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_frozen_statistics_keep_running_means():
+    model = models.build("mini_vgg", 3).train()
+    images = torch.randn(4, 3, 32, 32)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with models.frozen_statistics(model):
+        model(images)
+    assert all((before[name] == buffer).all() for name, buffer in model.named_buffers())
+    model(images)
+    assert any((before[name] != buffer).any() for name, buffer in model.named_buffers())
+
+
+def test_weights_load_from_both_kinds_of_file(tmp_path):
+    state = torchvision.models.vgg16(weights=None).state_dict()
+    torch.save(state, tmp_path / "vgg16.pth")
+    kept = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
+    save_file(kept, tmp_path / "vgg16.safetensors")
+    for name in ("vgg16.pth", "vgg16.safetensors"):
+        model = models.build("vgg16", 3)
+        models.load_imagenet_weights(model, tmp_path / name)
+        assert (model.features[0].weight == state["features.0.weight"]).all()
+
+
+def test_weights_load_by_name_from_the_hub_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    model = models.build("vgg16", 3)
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth.*Fetch them once"):
+        models.load_imagenet_weights(model)
+    (tmp_path / "checkpoints").mkdir()
+    state = torchvision.models.vgg16(weights=None).state_dict()
+    torch.save(state, tmp_path / "checkpoints" / "vgg16-397923af.pth")
+    models.load_imagenet_weights(model)
+    assert (model.features[0].weight == state["features.0.weight"]).all()
+
+
+class Malicious:
+    """Unpickling this would write a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_weights_that_hold_code_are_refused_and_not_run(tmp_path):
+    torch.save({"features.0.weight": Malicious(tmp_path / "executed")}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        models.load_imagenet_weights(models.build("vgg16", 3), tmp_path / "bad.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_damaged_and_foreign_weights_are_named(tmp_path):
+    model = models.build("vgg16", 3)
+    torch.save(torchvision.models.vgg16(weights=None).features[:5].state_dict(), tmp_path / "part.pth")
+    with pytest.raises(CheckpointError, match=r"part\.pth does not hold weights of Vgg16"):
+        models.load_imagenet_weights(model, tmp_path / "part.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "part.pth").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cut short"):
+        models.load_imagenet_weights(model, tmp_path / "cut.pth")
+    with pytest.raises(CheckpointError, match="has no ImageNet weights"):
+        models.load_imagenet_weights(models.build("mini_vgg", 3))
+
+
+def test_an_unknown_backbone_is_named_with_the_nearest():
+    with pytest.raises(RecipeError, match=r"Unknown backbone 'vgg61'. Did you mean 'vgg16'\? Known: mini_vgg, vgg16"):
+        models.build("vgg61", 3)

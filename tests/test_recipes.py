@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit.errors import RecipeError
+from wsolkit.recipes import Recipe, make_recipe
+
+
+def test_json_there_and_back(tiny):
+    nested = tiny.changed(pretrained=tiny.changed(seed=4))
+    again = Recipe.from_json(nested.to_json())
+    assert again == nested
+    assert again.key == nested.key
+    assert isinstance(again.pretrained, Recipe)
+
+
+def test_defaults_of_options_are_filled_in(tiny):
+    assert tiny.method_options["drop_threshold"] == 0.8
+    explicit = tiny.changed(method_options={**tiny.method_options})
+    assert explicit == tiny
+    assert explicit.key == tiny.key
+
+
+def test_any_change_changes_the_key(tiny):
+    changes = [
+        {"seed": 1},
+        {"epochs": 4},
+        {"method": "cam", "method_options": {}},
+        {"method_options": {"lambda_sim": 0.6}},
+        {"dataset_options": {**tiny.dataset_options, "test": 9}},
+        {"pretrained": tiny},
+        {"pretrained": "imagenet"},
+        {"lr_decay_epochs": (2,)},
+    ]
+    keys = {tiny.key, *(tiny.changed(**change).key for change in changes)}
+    assert len(keys) == 1 + len(changes)
+    assert all(len(key) == 12 for key in keys)
+
+
+def test_the_key_is_stable():
+    """The key names run folders: a change here orphans everybody's runs, and must raise recipes.FORMAT."""
+    again = Recipe.from_json(json.dumps(json.loads(tiny_recipe().to_json()), sort_keys=True))
+    assert again.key == tiny_recipe().key
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": "cub_birds"}, "Unknown dataset 'cub_birds'"),
+        ({"backbone": "vgg"}, "Unknown backbone 'vgg'"),
+        ({"method": "eils"}, "Unknown method 'eils'"),
+        ({"epoch": 3}, "unknown name 'epoch'"),
+        ({"epochs": "3"}, "epochs = '3': input should be a valid integer"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"lr_former": float("nan")}, "lr_former = nan"),
+        ({"epochs": 10**12}, "epochs = 1000000000000"),
+        ({"crop_size": 65, "resize_size": 64}, "does not fit in resize_size = 64"),
+        ({"select_by": "test"}, "select_by = 'test'"),
+        ({"method_options": {"lambda": 1}}, "unknown name 'lambda'"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
+    ],
+)
+def test_bad_fields_are_named(fields, message):
+    with pytest.raises(RecipeError, match=message):
+        tiny_recipe(**fields)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"dataset": "synthetic_birds"}', '{"dataset": 3, "backbone": "mini_vgg"}'])
+def test_bad_json_is_one_line(text):
+    with pytest.raises(RecipeError, match="Not a recipe") as caught:
+        Recipe.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_keys_in_json_are_rejected(tiny):
+    content = json.loads(tiny.to_json()) | {"gpu": 3}
+    with pytest.raises(RecipeError, match="unknown name 'gpu'"):
+        Recipe.from_json(json.dumps(content))
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"missing\.json"):
+        Recipe.from_file(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(RecipeError, match=r"bad\.json: Not a recipe"):
+        Recipe.from_file(tmp_path / "bad.json")
+
+
+def test_recipes_are_frozen_and_hashable(tiny):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tiny.seed = 3
+    assert len({tiny, tiny_recipe(), tiny_recipe(seed=9)}) == 2
+
+
+def test_the_step_schedule():
+    recipe = make_recipe(dataset="synthetic_birds", backbone="vgg16", lr_former=1.0, lr_latter=2.0)
+    assert recipe.learning_rates(1) == (1.0, 2.0)
+    assert recipe.learning_rates(40) == (1.0, 2.0)
+    assert recipe.learning_rates(41) == pytest.approx((0.2, 0.4))
+    assert recipe.learning_rates(61) == pytest.approx((0.04, 0.08))

@@ -1,0 +1,190 @@
+"""The batch: notebooks through papermill, with strict parameters, progress, and the failing cell where one fails."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from tqdm.auto import tqdm
+
+from wsolkit import paths, profiles
+from wsolkit.errors import RecipeError, WsolkitError, unknown
+from wsolkit.files import writable_folder
+from wsolkit.plugins import explain
+from wsolkit.progress import WATCH_VARIABLE, last_line
+
+KERNEL = "wsolkit"
+"""Name under which the project's own kernel is registered."""
+
+PARAMETER_TYPES: Mapping[str, type | UnionType] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "list[str]": list[str],
+}
+"""Types that a parameter may have; ``None`` always means "the default of the profile"."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one notebook ended.
+
+    Attributes:
+        notebook: its name.
+        executed: the executed notebook; where it failed, up to the failing cell.
+        seconds: wall time.
+        failure: the failing cell and its error, or None.
+    """
+
+    notebook: str
+    executed: Path
+    seconds: float
+    failure: str | None = None
+
+
+def find(names: Sequence[str] = ()) -> list[Path]:
+    """Notebooks by name, in that order; all of them if none is named.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    known = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"))}
+    for name in names:
+        if name not in known:
+            raise unknown("notebook", name, known)
+    return [known[name] for name in names or known]
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` texts to parameters; a value is read as JSON where it is JSON, else as text.
+
+    Raises:
+        RecipeError: for a text without ``=``.
+    """
+    parsed = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip():
+            raise RecipeError(f"--set {setting!r}: expected name=value, for example --set seeds=[0,1].")
+        try:
+            parsed[name.strip()] = json.loads(text)
+        except ValueError:
+            parsed[name.strip()] = text
+    return parsed
+
+
+def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
+    """Compare parameters with those that a notebook declares.
+
+    Raises:
+        RecipeError: for a name that the notebook does not declare, or a value of another type.
+    """
+    import papermill
+
+    declared = papermill.inspect_notebook(str(notebook))
+    for name, value in given.items():
+        if name not in declared:
+            raise unknown(f"parameter of {notebook.stem}", name, declared)
+        kind = declared[name]["inferred_type_name"]
+        if kind not in PARAMETER_TYPES:
+            raise RecipeError(f"{notebook.stem} declares {name}: {kind}; expected one of {', '.join(PARAMETER_TYPES)}.")
+        try:
+            TypeAdapter(PARAMETER_TYPES[kind] | None, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            reason = explain(error).split(":", 1)[-1].strip()
+            raise RecipeError(f"Parameter {name} = {value!r} of {notebook.stem}: expected {kind} ({reason}).") from None
+
+
+def check_kernel() -> None:
+    """Make sure that notebooks will run in this very environment.
+
+    Raises:
+        WsolkitError: if the project's kernel is not registered here, or belongs to another interpreter.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    remedy = f"Register it with: {sys.executable} -m ipykernel install --sys-prefix --name {KERNEL}"
+    try:
+        interpreter = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
+    except NoSuchKernel:
+        raise WsolkitError(f"No Jupyter kernel {KERNEL!r} is registered. {remedy}") from None
+    if Path(interpreter).resolve() != Path(sys.executable).resolve():
+        raise WsolkitError(f"The Jupyter kernel {KERNEL!r} runs {interpreter}, another environment. {remedy}")
+
+
+def reproduce(
+    names: Sequence[str] = (),
+    profile: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    parallel: int = 1,
+) -> list[Outcome]:
+    """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
+
+    Args:
+        names: which notebooks; none means all.
+        profile: name of the profile; None means the notebooks' own default.
+        parameters: further parameters, each checked against every notebook before anything runs.
+        parallel: notebooks executed at once.
+
+    Returns:
+        One outcome a notebook, in order; a failure does not keep the others from running.
+
+    Raises:
+        WsolkitError: if something is wrong before the first notebook runs.
+    """
+    chosen = profiles.get(profile or os.environ.get("WSOLKIT_PROFILE") or "demo")
+    given = {**(parameters or {}), "profile": chosen.name}
+    notebooks = find(names)
+    for notebook in notebooks:
+        check_parameters(notebook, given)
+    check_kernel()
+    root = Path(given["out_root"]).expanduser().resolve() if given.get("out_root") else paths.figures_root()
+    out = writable_folder(root / chosen.name)
+    with (
+        tempfile.TemporaryDirectory() as watched,
+        ProcessPoolExecutor(parallel, get_context("spawn")) as pool,
+        tqdm(total=len(notebooks), unit="notebook", desc=f"notebooks ({chosen.name})") as bar,
+    ):
+        tasks = {
+            pool.submit(_execute, notebook, out / notebook.name, given, Path(watched) / notebook.stem): notebook.stem
+            for notebook in notebooks
+        }
+        _follow(tasks, Path(watched), bar)
+        return [task.result() for task in tasks]
+
+
+def _follow(tasks: Mapping[Future, str], watched: Path, bar: tqdm) -> None:
+    """Wait for all tasks, showing what each running notebook reports."""
+    waiting = set(tasks)
+    while waiting:
+        finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        bar.update(len(finished))
+        states = [f"{tasks[task]}: {line}" for task in waiting if (line := last_line(watched / tasks[task]))]
+        bar.set_postfix_str(" | ".join(states))
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict, watch: Path) -> Outcome:
+    import papermill
+
+    os.environ[WATCH_VARIABLE] = str(watch)
+    start = time.monotonic()
+    failure = None
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(executed), parameters, kernel_name=KERNEL, progress_bar=False, cwd=str(notebook.parent)
+        )
+    except papermill.PapermillExecutionError as error:
+        failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
+    return Outcome(notebook.stem, executed, time.monotonic() - start, failure)

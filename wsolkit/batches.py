@@ -1,0 +1,79 @@
+"""Training and evaluation batches from cached uint8 images: crop, flip, normalise (the benchmark's protocol)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from wsolkit.datasets import CachedDataset
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Pixels to network input.
+
+    Args:
+        images: (B, H, W, 3) uint8, RGB; not modified.
+        device: where the result goes.
+
+    Returns:
+        (B, 3, H, W) float32 by ImageNet's mean and deviation, channels last in memory.
+    """
+    mean, std = (torch.tensor(values, device=device)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
+    return pixels.sub_(mean).div_(std)
+
+
+def training_batches(
+    data: CachedDataset, batch_size: int, crop_size: int, generator: Generator, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order, each image cropped and flipped at random.
+
+    Args:
+        data: the images, of a side no smaller than the crop.
+        batch_size: images a batch; a last batch of a single image is left out, since batch norm needs two.
+        crop_size: side of the random crop in pixels.
+        generator: source of all randomness of the epoch, on the CPU.
+        device: where batches go.
+
+    Yields:
+        Images (B, 3, crop, crop) float32 and labels (B,) int64.
+    """
+    order = torch.randperm(len(data), generator=generator).numpy()
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        if len(chosen) == 1 < len(order):
+            return
+        # The images may lie on disk, where reading in order is faster; the batch keeps its random order.
+        images = random_crops(data.images[np.sort(chosen)][np.argsort(np.argsort(chosen))], crop_size, generator)
+        yield normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device)
+
+
+def random_crops(images: np.ndarray, size: int, generator: Generator) -> np.ndarray:
+    """Crop each image at a random place, and mirror it with probability one half.
+
+    Args:
+        images: (B, S, S, C) uint8, S >= size; not modified.
+        size: side of the crop in pixels.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        (B, size, size, C) uint8.
+    """
+    room = images.shape[1] - size + 1
+    corners = torch.randint(room, (len(images), 2), generator=generator).tolist()
+    mirrored = (torch.rand(len(images), generator=generator) < 0.5).tolist()
+    crops = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    for crop, image, (y, x), flip in zip(crops, images, corners, mirrored, strict=True):
+        window = image[y : y + size, x : x + size]
+        crop[:] = window[:, ::-1] if flip else window
+    return crops
+
+
+def epoch_generator(seed: int, epoch: int) -> Generator:
+    """A generator that depends on seed and epoch alone, so that a resumed epoch repeats itself exactly."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    return Generator().manual_seed(int(state >> np.uint64(1)))

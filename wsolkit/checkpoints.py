@@ -1,0 +1,74 @@
+"""Checkpoints in safetensors: tensors by name and a JSON header, written atomically, read without running code."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wsolkit.errors import CheckpointError
+from wsolkit.files import atomic_file
+
+HEADER = "wsolkit"
+"""Name of the header entry that marks a checkpoint as ours."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a header; ``path`` holds either its old or its new content, never a part."""
+    with atomic_file(path) as partial:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, partial, metadata={HEADER: json.dumps(header)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors, on the CPU, and the header.
+
+    Raises:
+        CheckpointError: if the file is missing, cut short or not ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            if header is None:
+                raise CheckpointError(f"{path} is not a checkpoint of this kit: its header has no {HEADER!r} entry.")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header)  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint, or is cut short: {error}. Delete or replace it.") from error
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a checkpoint's tensors into a model of the same shape.
+
+    Raises:
+        CheckpointError: if names or shapes differ, naming the first that does.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {detail}") from error
+
+
+def momentum_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """SGD's momentum buffers by the number of their parameter; none before the first step."""
+    states = optimizer.state_dict()["state"]
+    return {str(n): s["momentum_buffer"] for n, s in states.items() if s.get("momentum_buffer") is not None}
+
+
+def restore_momentum(optimizer: Optimizer, buffers: Mapping[str, Tensor]) -> None:
+    """Put momentum buffers back where `momentum_tensors` took them."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, buffer in buffers.items():
+        parameter = parameters[int(number)]
+        layout = torch.empty_like(parameter)
+        optimizer.state[parameter]["momentum_buffer"] = layout.copy_(buffer)
+
+
+def split_by_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with ``prefix``, named without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,78 @@
+"""The shell: ``wsolkit reproduce`` and ``wsolkit train``, thin over `wsolkit.batch` and `wsolkit.runs`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsolkit.errors import WsolkitError
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+
+DataRoot = Annotated[Path | None, typer.Option(help="Folder or zip of real data; drawn data needs none.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+
+
+@app.callback()
+def about() -> None:
+    """Reproduce "Bridging the Gap between Classification and Localization for WSOL" (CVPR 2022)."""
+
+
+@app.command()
+def reproduce(
+    names: Annotated[list[str] | None, typer.Argument(help="Notebooks, e.g. table7_ablation; all if none.")] = None,
+    profile: Annotated[str | None, typer.Option(help="smoke, demo (default), photos or paper.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, a notebook's parameter.")] = None,
+    data_root: DataRoot = None,
+    out_root: Annotated[Path | None, typer.Option(help="Folder for tables and figures, above PROFILE/.")] = None,
+    device: Device = "auto",
+    parallel: Annotated[int, typer.Option(min=1, help="Notebooks executed at once.")] = 1,
+) -> None:
+    """Run notebooks: tables and figures appear under figures/PROFILE/.
+
+    Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
+    """
+    from wsolkit import batch
+
+    parameters = batch.parse_settings(settings or [])
+    parameters |= {"device": device} if device != "auto" else {}
+    roots = {"data_root": data_root, "out_root": out_root}
+    parameters |= {name: str(path.expanduser().resolve()) for name, path in roots.items() if path is not None}
+    outcomes = batch.reproduce(names or [], profile, parameters, parallel)
+    for outcome in outcomes:
+        state = "failed" if outcome.failure else "done"
+        typer.echo(f"{state:6}  {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
+    failures = [outcome for outcome in outcomes if outcome.failure]
+    for outcome in failures:
+        typer.echo(f"\n{outcome.notebook} failed in {outcome.failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Train one recipe, or find that it has been trained, and print its folder."""
+    from wsolkit import paths
+    from wsolkit.recipes import Recipe
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    place = Place(data_root=data_root, device=device, cache=paths.cache_root())
+    run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
+    typer.echo(run.folder)
+
+
+def main() -> None:
+    """Entry point: an error that the user can put right is one line and exit code 2, without a traceback."""
+    try:
+        app()
+    except WsolkitError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+
+

@@ -1,0 +1,123 @@
+"""What every data set gives (`Sample`, `WsolDataset`) and a cache that decodes or draws each image once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from wsolkit.files import atomic_folder
+from wsolkit.progress import progress
+
+SPLITS = ("train-weaksup", "train-fullsup", "test")
+"""Roles of the WSOL benchmark: labels only; boxes for tuning and model selection; the final report."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its annotation, at one size.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        label: class index.
+        boxes: (k, 4) int64, ``x0, y0, x1, y1`` in pixels of ``image``; (0, 4) where the data set has none.
+        mask: (H, W) uint8, 1 foreground, 0 background, 255 ignored; None where the data set has none.
+        image_id: a name, unique within the split.
+    """
+
+    image: np.ndarray
+    label: int
+    boxes: np.ndarray
+    mask: np.ndarray | None
+    image_id: str
+
+
+class WsolDataset(Dataset):
+    """One split of a data set at one size; ``dataset[i]`` is a :class:`Sample`.
+
+    Attributes:
+        name: the data set's name.
+        split: one of :data:`SPLITS`.
+        size: side of the square images in pixels.
+        classes: class names; a label is an index into them.
+        labels: (N,) int64, known without decoding an image.
+        fingerprint: a short text that changes whenever a pixel or a label might.
+    """
+
+    name: str
+    split: str
+    size: int
+    classes: Sequence[str]
+    labels: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        raise IndexError(f"{type(self).__name__} does not say how to load image {index}.")
+
+
+class CachedDataset(WsolDataset):
+    """The same samples, each decoded or drawn once and then held in memory or in a folder.
+
+    Attributes:
+        images: (N, S, S, 3) uint8, indexable by an array of image numbers.
+    """
+
+    def __init__(self, source: WsolDataset, folder: Path | None = None):
+        """Fill the cache, or open it where it exists.
+
+        Args:
+            source: the data set to read once.
+            folder: where to keep the arrays, memory-mapped when read; None keeps them in memory.
+        """
+        self.name, self.split, self.size = source.name, source.split, source.size
+        self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
+        if folder is None:
+            arrays = _read_all(source)
+        else:
+            arrays = _read_through(source, Path(folder))
+        self.images, self._boxes, self._box_ends, self._masks, self._ids = (
+            arrays[name] for name in ("images", "boxes", "box_ends", "masks", "ids")
+        )
+
+    def __getitem__(self, index: int) -> Sample:
+        start = 0 if index == 0 else self._box_ends[index - 1]
+        mask = self._masks[index] if len(self._masks) else None
+        boxes = self._boxes[start : self._box_ends[index]]
+        return Sample(self.images[index], int(self.labels[index]), boxes, mask, str(self._ids[index]))
+
+
+def _read_all(source: WsolDataset) -> dict[str, np.ndarray]:
+    count, side = len(source), source.size
+    images = np.empty((count, side, side, 3), np.uint8)
+    boxes, masks, ids = [], [], []
+    for index in progress(range(count), f"images of {source.name} {source.split}"):
+        sample = source[index]
+        images[index] = sample.image
+        boxes.append(sample.boxes)
+        ids.append(sample.image_id)
+        if sample.mask is not None:
+            masks.append(sample.mask)
+    return {
+        "images": images,
+        "boxes": np.concatenate([*boxes, np.zeros((0, 4), np.int64)]),
+        "box_ends": np.cumsum([len(b) for b in boxes], dtype=np.int64),
+        "masks": np.stack(masks) if masks else np.zeros((0, side, side), np.uint8),
+        "ids": np.array(ids),
+    }
+
+
+def _read_through(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
+    identity = [source.name, source.split, source.size, source.fingerprint]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    target = folder / f"{source.name}-{source.split}-{source.size}-{key}"
+    if not target.exists():
+        with atomic_folder(target) as partial:
+            for name, array in _read_all(source).items():
+                np.save(partial / f"{name}.npy", array)
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(target.glob("*.npy"))}

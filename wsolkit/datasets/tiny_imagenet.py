@@ -1,0 +1,177 @@
+"""Tiny ImageNet: real 64x64 photographs, every one with a box, in their original layout, as a folder or a zip.
+
+The layout: ``wnids.txt``, ``words.txt``, ``train/<wnid>/<wnid>_boxes.txt`` and ``train/<wnid>/images/*.JPEG``,
+``val/val_annotations.txt`` and ``val/images/*.JPEG``. The original's ``val`` is our ``test``. ``train-fullsup`` is
+every tenth training image of a class, by the number in its name; it is never trained on.
+"""
+
+import io
+import re
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from PIL import Image
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from wsolkit.boxes import scale_boxes
+from wsolkit.datasets._base import Sample, WsolDataset
+from wsolkit.errors import DataError
+
+HELD_OUT = 10
+"""One in so many training images of a class belongs to train-fullsup: those whose number ends in 9."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Options:
+    """Which part of the data is used.
+
+    Attributes:
+        first_class: number of the first class, in the order of ``wnids.txt``.
+        classes: how many classes from there on.
+        train_per_class: at most so many training images of each class, the first by number.
+        fullsup_per_class: at most so many train-fullsup images of each class.
+        test_per_class: at most so many test images of each class.
+    """
+
+    first_class: Annotated[int, Field(ge=0)] = 0
+    classes: Count = 20
+    train_per_class: Count = 450
+    fullsup_per_class: Count = 50
+    test_per_class: Count = 50
+
+
+class Files:
+    """Files below a folder, or below a folder in a zip, read by their relative name; nothing is unpacked."""
+
+    def __init__(self, root: Path):
+        """Find the folder that holds ``wnids.txt``: ``root`` itself, or the only one below it that does.
+
+        Raises:
+            DataError: if there is none, or ``root`` is neither a folder nor a zip.
+        """
+        self.root = root
+        if not root.exists():
+            raise DataError(f"Tiny ImageNet not found: {root} does not exist. Give its folder or zip as data_root.")
+        if not root.is_dir() and not zipfile.is_zipfile(root):
+            raise DataError(f"{root} is neither a folder nor a complete zip file; fetch it again.")
+        markers = self._zip.namelist() if root.is_file() else (str(p.relative_to(root)) for p in self._candidates())
+        prefixes = {name.removesuffix("wnids.txt") for name in markers if re.fullmatch(r"([^/]+/)?wnids\.txt", name)}
+        if len(prefixes) != 1:
+            raise DataError(
+                f"Expected Tiny ImageNet's wnids.txt in {root} or in one folder below it, found {len(prefixes)}. "
+                "Give the folder that holds wnids.txt, train/ and val/ as data_root."
+            )
+        self._prefix = prefixes.pop()
+
+    def _candidates(self):
+        return (path for pattern in ("wnids.txt", "*/wnids.txt") for path in self.root.glob(pattern))
+
+    @cached_property
+    def _zip(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.root)
+
+    def __getstate__(self) -> dict:
+        """A worker process opens the zip anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_zip"}
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            DataError: if it is missing or damaged, naming it.
+        """
+        try:
+            if self.root.is_file():
+                return self._zip.read(self._prefix + name)
+            return (self.root / self._prefix / name).read_bytes()
+        except (KeyError, OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"Tiny ImageNet in {self.root} is incomplete: cannot read {name} ({error}).") from error
+
+    def rows(self, name: str) -> list[list[str]]:
+        """The lines of a tab-separated text file."""
+        return [line.split("\t") for line in self.read(name).decode().splitlines() if line.strip()]
+
+
+class TinyImageNet(WsolDataset):
+    """One split of Tiny ImageNet, images and boxes scaled to the asked size."""
+
+    def __init__(self, split: str, size: int, options: Options, root: Path):
+        """Read the lists of the split; images are read when asked for.
+
+        Raises:
+            DataError: if a list is missing or names classes that are not there.
+        """
+        self.name, self.split, self.size = "tiny_imagenet", split, size
+        self._files = Files(root)
+        wnids = [row[0] for row in self._files.rows("wnids.txt")]
+        chosen = wnids[options.first_class : options.first_class + options.classes]
+        if len(chosen) < options.classes:
+            raise DataError(
+                f"{root} has {len(wnids)} classes; classes {options.first_class} to "
+                f"{options.first_class + options.classes - 1} were asked for. Lower first_class or classes."
+            )
+        words = {row[0]: row[1].split(",")[0] for row in self._files.rows("words.txt")}
+        self.classes = tuple(words.get(wnid, wnid) for wnid in chosen)
+        listed = _test_items if split == "test" else _training_items
+        self._items = listed(self._files, chosen, split, options)
+        self.labels = np.array([label for _, label, _ in self._items], np.int64)
+        self.fingerprint = f"{sorted(chosen)}, {len(self._items)} images of {root.name}"
+
+    def __getitem__(self, index: int) -> Sample:
+        name, label, box = self._items[index]
+        try:
+            with Image.open(io.BytesIO(self._files.read(name))) as opened:
+                picture = opened.convert("RGB")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"Cannot decode {name} in {self._files.root}: {error}. Fetch the data again.") from error
+        boxes = scale_boxes(np.array([box]), *picture.size, self.size)
+        resized = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return Sample(np.asarray(resized), label, boxes, None, Path(name).stem)
+
+
+Item = tuple[str, int, tuple[int, int, int, int]]
+
+
+def _training_items(files: Files, wnids: list[str], split: str, options: Options) -> list[Item]:
+    held_out = split == "train-fullsup"
+    limit = options.fullsup_per_class if held_out else options.train_per_class
+    items = []
+    for label, wnid in enumerate(wnids):
+        boxes = files.rows(f"train/{wnid}/{wnid}_boxes.txt")
+        numbered = sorted((int(re.findall(r"\d+", row[0])[-1]), row) for row in boxes)
+        kept = [row for number, row in numbered if (number % HELD_OUT == HELD_OUT - 1) == held_out][:limit]
+        items += [(f"train/{wnid}/images/{row[0]}", label, _box(row[1:])) for row in kept]
+    return items
+
+
+def _test_items(files: Files, wnids: list[str], split: str, options: Options) -> list[Item]:
+    by_class = {wnid: [] for wnid in wnids}
+    for row in files.rows("val/val_annotations.txt"):
+        if row[1] in by_class:
+            by_class[row[1]].append((f"val/images/{row[0]}", wnids.index(row[1]), _box(row[2:])))
+    return [item for wnid in wnids for item in by_class[wnid][: options.test_per_class]]
+
+
+def _box(cells: list[str]) -> tuple[int, int, int, int]:
+    try:
+        x0, y0, x1, y1 = map(int, cells)
+    except ValueError:
+        raise DataError(f"Expected a box as four integers in Tiny ImageNet's lists, received {cells}.") from None
+    return x0, y0, x1, y1
+
+
+def open_split(split: str, size: int, options: Options, data_root: Path | None) -> TinyImageNet:
+    """One split; ``data_root`` is the folder or the zip.
+
+    Raises:
+        DataError: if no ``data_root`` is given, or it is not Tiny ImageNet.
+    """
+    if data_root is None:
+        raise DataError("tiny_imagenet needs data_root: the folder or the zip of Tiny ImageNet (--data-root PATH).")
+    return TinyImageNet(split, size, options, data_root)

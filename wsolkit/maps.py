@@ -1,0 +1,142 @@
+"""Norm map, similarity map and CAM (paper, Sec. 3), and score maps: the only home of these formulas.
+
+Axes: B images, C channels, K classes, H and W cells of the feature map. Functions are pure: inputs are not modified,
+outputs keep device and dtype unless it says otherwise.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Normalisation = Literal["min_max", "max"]
+
+
+def norm_map(features: Tensor) -> Tensor:
+    """The norm map: L2 norm of the feature vector at each cell (paper, Sec. 3, the F of Eq. 3).
+
+    Args:
+        features: (B, C, H, W), any float dtype.
+
+    Returns:
+        (B, H, W), >= 0; its gradient is 0 where the feature vector is 0.
+    """
+    return torch.linalg.vector_norm(features, dim=1)
+
+
+def similarity_map(features: Tensor, weight: Tensor) -> Tensor:
+    """The similarity map of every class: cosine between feature vector and class weight (paper, Sec. 3, S of Eq. 3).
+
+    Args:
+        features: (B, C, H, W), any float dtype.
+        weight: (K, C), weight of the linear classifier.
+
+    Returns:
+        (B, K, H, W) in [-1, 1]. A zero feature vector or a zero weight has similarity 0.
+    """
+    dots = F.conv2d(features, weight[:, :, None, None])
+    return _ratio(dots, norm_map(features)[:, None] * weight.norm(dim=1)[None, :, None, None])
+
+
+def target_similarity(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """The similarity map of one class an image, without computing the others (paper, Eq. 2).
+
+    Args:
+        features: (B, C, H, W), any float dtype.
+        weight: (K, C), weight of the linear classifier.
+        target: (B,) integer class indices.
+
+    Returns:
+        (B, H, W) in [-1, 1]. A zero feature vector or a zero weight has similarity 0.
+    """
+    return _ratio(cam(features, weight, target), norm_map(features) * weight[target].norm(dim=1)[:, None, None])
+
+
+def cam(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """The class activation map: dot product of each feature vector with one class weight (paper, Eq. 1).
+
+    Its mean over the cells plus the class's bias is the class's logit (paper, Eq. 4); it equals weight norm x norm
+    map x similarity map (paper, Eq. 3). No ReLU, no scaling.
+
+    Args:
+        features: (B, C, H, W), any float dtype.
+        weight: (K, C), weight of the linear classifier.
+        target: (B,) integer class indices.
+
+    Returns:
+        (B, H, W), any sign.
+    """
+    return torch.einsum("bchw,bc->bhw", features, weight[target])
+
+
+def min_max(maps: Tensor, *, check: bool = True) -> Tensor:
+    """Scale each map linearly so that its lowest cell is 0 and its highest is 1 (paper, Eq. 5).
+
+    Args:
+        maps: (B, H, W), any float dtype and any range.
+        check: refuse NaN; a training step leaves it out, since the check waits for the device.
+
+    Returns:
+        (B, H, W) in [0, 1]. A constant map becomes all zeros.
+
+    Raises:
+        ValueError: if ``maps`` is not three-dimensional or, with ``check``, holds a NaN.
+    """
+    _require_maps(maps, check)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return _ratio(maps - low, high - low)
+
+
+def max_normalise(maps: Tensor, *, check: bool = True) -> Tensor:
+    """Cut negative cells to 0 and divide each map by its maximum, as the paper does for similarity maps (Sec. 5.3).
+
+    Args:
+        maps: (B, H, W), any float dtype and any range.
+        check: refuse NaN.
+
+    Returns:
+        (B, H, W) in [0, 1]. A map without a positive cell becomes all zeros.
+
+    Raises:
+        ValueError: if ``maps`` is not three-dimensional or, with ``check``, holds a NaN.
+    """
+    _require_maps(maps, check)
+    positive = maps.clamp(min=0)
+    return _ratio(positive, positive.amax((1, 2), keepdim=True))
+
+
+def score_map(maps: Tensor, size: int | tuple[int, int], normalisation: Normalisation = "min_max") -> Tensor:
+    """Score maps: resized with bicubic interpolation, then normalised, in that order (the benchmark's protocol).
+
+    Args:
+        maps: (B, H, W), any float dtype: CAMs, norm maps or similarity maps.
+        size: side of the evaluation image in pixels, or its height and width.
+        normalisation: ``"min_max"`` (CAM, norm map) or ``"max"`` (similarity map).
+
+    Returns:
+        (B, height, width) float64 on the CPU, in [0, 1].
+
+    Raises:
+        ValueError: if ``maps`` is not three-dimensional or holds a NaN, or the normalisation is unknown.
+    """
+    scale = {"min_max": min_max, "max": max_normalise}.get(normalisation)
+    if scale is None:
+        raise ValueError(f"Unknown normalisation {normalisation!r}; expected 'min_max' or 'max'.")
+    _require_maps(maps, check=False)
+    shape = (size, size) if isinstance(size, int) else size
+    wide = maps.detach().to("cpu", torch.float64)[:, None]
+    return scale(F.interpolate(wide, shape, mode="bicubic", align_corners=False)[:, 0])
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Their quotient, and 0 with a finite gradient where the denominator is 0."""
+    return numerator / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+
+
+def _require_maps(maps: Tensor, check: bool) -> None:
+    if maps.ndim != 3:
+        raise ValueError(f"Expected maps of shape (B, H, W), received {tuple(maps.shape)}.")
+    if check and torch.isnan(maps).any():
+        broken = torch.isnan(maps).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"NaN in {len(broken)} of {len(maps)} maps (first: map {broken[0]}).")

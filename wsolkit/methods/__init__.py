@@ -1,0 +1,37 @@
+"""WSOL methods: one file each, saying what a training step computes.
+
+A method module has a frozen dataclass ``Options`` and a function
+``step(model, images, labels, options, warm, generator) -> Step``. Adding one is adding its file here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from wsolkit import plugins
+from wsolkit.methods._base import Step, Term
+
+__all__ = ["Step", "Term", "complete_options", "names", "step"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the methods."""
+    return plugins.names(__name__)
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> Any:
+    """A method's ``Options`` with every default filled in.
+
+    Raises:
+        RecipeError: for an unknown method, or an option that it does not take.
+    """
+    module = plugins.load(__name__, "method", name)
+    return plugins.parse_options(module.Options, options, f"method {name!r}")
+
+
+def step(name: str):
+    """The training step of a method.
+
+    Raises:
+        RecipeError: for an unknown method.
+    """
+    return plugins.load(__name__, "method", name).step

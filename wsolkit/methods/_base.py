@@ -1,0 +1,30 @@
+"""What a training step gives: named loss terms, each with its weight."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """One loss term: a scalar, unweighted, and its weight in the total."""
+
+    value: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """The outcome of one training step, before the backward pass.
+
+    Attributes:
+        logits: (B, K).
+        terms: loss terms by name.
+    """
+
+    logits: Tensor
+    terms: dict[str, Term]
+
+    def total(self) -> Tensor:
+        """The weighted sum of the terms (paper, Eq. 10 and 11)."""
+        return sum(term.weight * term.value for term in self.terms.values())

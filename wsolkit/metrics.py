@@ -1,0 +1,231 @@
+"""Localization metrics of the WSOL benchmark: `BoxMeter`, `PixelMeter`, and the top-k rates built on them.
+
+Meters take batches through ``update``, give a dict through ``compute`` and start again after ``reset``. All rates are
+fractions in [0, 1].
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from wsolkit.boxes import Contours, boxes_above, cutoffs, pairwise_iou, to_8bit
+
+IOU_THRESHOLDS = (0.3, 0.5, 0.7)
+"""The IoU thresholds delta of MaxBoxAccV2 (paper, Sec. 5.1)."""
+
+GT_KNOWN_IOU = 0.5
+"""The IoU threshold of GT-known Loc and Top-k Loc (paper, Sec. 5.1)."""
+
+
+def threshold_range(step: float) -> np.ndarray:
+    """Score-map thresholds 0, step, 2 step, ... below 1.
+
+    Raises:
+        ValueError: if ``step`` is not in (0, 1).
+    """
+    if not 0 < step < 1:
+        raise ValueError(f"Expected a threshold step between 0 and 1, received {step!r}.")
+    return np.arange(0, 1, step)
+
+
+class BoxMeter:
+    """Box accuracy at every score-map threshold: MaxBoxAcc and MaxBoxAccV2 of the benchmark.
+
+    With ``contours="largest"`` and an IoU threshold of 0.5, ``max_box_acc[0.5]`` is MaxBoxAcc. With ``"all"`` and
+    IoU thresholds 0.3, 0.5 and 0.7, ``max_box_acc_v2`` is MaxBoxAccV2, and ``max_box_acc[0.5]`` is GT-known Loc.
+    """
+
+    def __init__(
+        self,
+        iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
+        threshold_step: float = 0.01,
+        contours: Contours = "all",
+    ):
+        """Set the protocol.
+
+        Args:
+            iou_thresholds: a box is right where its IoU with some true box is at least this.
+            threshold_step: step between score-map thresholds.
+            contours: which contours give boxes.
+
+        Raises:
+            ValueError: for a value outside these.
+        """
+        if contours not in ("all", "largest"):
+            raise ValueError(f"Unknown contour rule {contours!r}; expected 'all' or 'largest'.")
+        if not iou_thresholds or not all(0 < d <= 1 for d in iou_thresholds):
+            raise ValueError(f"Expected IoU thresholds in (0, 1], received {iou_thresholds!r}.")
+        self.iou_thresholds, self.contours = tuple(iou_thresholds), contours
+        self.thresholds = threshold_range(threshold_step)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every image seen."""
+        self._hits = np.zeros((len(self.thresholds), len(self.iou_thresholds)), np.int64)
+        self._images = 0
+
+    def update(self, score_maps: np.ndarray | Tensor, boxes: Sequence[np.ndarray]) -> np.ndarray:
+        """Add images.
+
+        Args:
+            score_maps: (N, H, W) in [0, 1].
+            boxes: N arrays (k, 4) of integers, the true boxes in pixels of the score map; k >= 1.
+
+        Returns:
+            (N, T) float64: for each image and threshold the best IoU of any predicted with any true box.
+
+        Raises:
+            ValueError: for a wrong shape, a score outside [0, 1] or NaN, or an image without a true box. Nothing of
+                the batch has been added then.
+        """
+        maps = _checked_maps(score_maps)
+        true_boxes = [_checked_boxes(each, index) for index, each in enumerate(boxes)]
+        if len(true_boxes) != len(maps):
+            raise ValueError(f"Received {len(maps)} score maps and boxes of {len(true_boxes)} images.")
+        ious = np.stack([self._best_ious(m, b) for m, b in zip(maps, true_boxes, strict=True)]) if len(maps) else (
+            np.zeros((0, len(self.thresholds)))
+        )
+        self._hits += (ious[..., None] >= np.array(self.iou_thresholds)).sum(0)
+        self._images += len(maps)
+        return ious
+
+    def compute(self) -> dict:
+        """The rates over all images seen.
+
+        Returns:
+            ``max_box_acc`` and ``best_threshold`` (dicts keyed by IoU threshold; the lowest of equally good
+            thresholds), ``max_box_acc_v2`` (their mean), ``curve`` (thresholds x IoU thresholds) and ``n_images``.
+
+        Raises:
+            ValueError: if no image has been added.
+        """
+        if not self._images:
+            raise ValueError("No image has been added to the meter; call update first.")
+        curve = self._hits / self._images
+        best = curve.argmax(0)
+        accuracy = {d: float(curve[best[i], i]) for i, d in enumerate(self.iou_thresholds)}
+        return {
+            "max_box_acc": accuracy,
+            "best_threshold": {d: float(self.thresholds[best[i]]) for i, d in enumerate(self.iou_thresholds)},
+            "max_box_acc_v2": float(np.mean(list(accuracy.values()))),
+            "curve": curve,
+            "n_images": self._images,
+        }
+
+    def _best_ious(self, score_map: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        image = to_8bit(score_map)
+        # Cut-offs with no pixel value between them share their foreground, so each foreground is traced once.
+        values = np.unique(image)
+        level = np.searchsorted(values, cutoffs(image, self.thresholds), side="right")
+        levels, which = np.unique(level, return_inverse=True)
+        found = [boxes_above(image, -1 if at == 0 else int(values[at - 1]), self.contours) for at in levels]
+        starts = np.cumsum([0, *(len(each) for each in found[:-1])])
+        best = np.maximum.reduceat(pairwise_iou(np.concatenate(found), boxes).max(1), starts)
+        return best[which]
+
+
+class PixelMeter:
+    """Area under the pixel precision-recall curve: PxAP of the benchmark."""
+
+    def __init__(self, threshold_step: float = 0.01):
+        """Set the width of the score bins.
+
+        Raises:
+            ValueError: if ``threshold_step`` is not in (0, 1).
+        """
+        self._edges = np.append(threshold_range(threshold_step), [1.0, 2.0, 3.0])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every image seen."""
+        self._foreground = np.zeros(len(self._edges) - 1, np.int64)
+        self._background = np.zeros(len(self._edges) - 1, np.int64)
+
+    def update(self, score_maps: np.ndarray | Tensor, masks: np.ndarray | Tensor) -> None:
+        """Add images.
+
+        Args:
+            score_maps: (N, H, W) in [0, 1].
+            masks: (N, H, W) integers: 1 foreground, 0 background, 255 ignored.
+
+        Raises:
+            ValueError: for a wrong shape or value. Nothing of the batch has been added then.
+        """
+        maps, truth = _checked_maps(score_maps), np.asarray(masks)
+        if truth.shape != maps.shape:
+            raise ValueError(f"Received score maps of shape {maps.shape} and masks of shape {truth.shape}.")
+        if not np.isin(truth, (0, 1, 255)).all():
+            raise ValueError("Expected masks of 1 (foreground), 0 (background) and 255 (ignored) only.")
+        self._foreground += np.histogram(maps[truth == 1], self._edges)[0]
+        self._background += np.histogram(maps[truth == 0], self._edges)[0]
+
+    def compute(self) -> dict:
+        """The area over all images seen.
+
+        Returns:
+            ``pxap``, and the ``precision`` and ``recall`` (bins,) it is made of, from high to low scores.
+
+        Raises:
+            ValueError: if no foreground pixel has been added.
+        """
+        if not self._foreground.sum():
+            raise ValueError("No foreground pixel has been added to the meter; PxAP is not defined.")
+        true_positive, false_positive = self._foreground[::-1].cumsum(), self._background[::-1].cumsum()
+        predicted = true_positive + false_positive
+        precision = true_positive / np.maximum(predicted, 1)
+        recall = true_positive / self._foreground.sum()
+        return {"pxap": float((precision[1:] * np.diff(recall)).sum()), "precision": precision, "recall": recall}
+
+
+def in_top_k(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -> np.ndarray:
+    """Whether each image's class is among the k highest logits.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) class indices.
+        k: how many; with k >= K every image counts.
+
+    Returns:
+        (N,) bool. A class counts as ahead of the true one only if its logit is strictly higher.
+    """
+    scores, truth = np.asarray(logits), np.asarray(labels)
+    ahead = scores > np.take_along_axis(scores, truth[:, None], 1)
+    return ahead.sum(1) < k
+
+
+def top_k_loc(ious: np.ndarray, logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -> float:
+    """Top-k Loc: the box has IoU >= 0.5 and the class is among the k highest logits (paper, Sec. 5.1).
+
+    Args:
+        ious: (N,) IoU of each image at the GT-known threshold.
+        logits: (N, K).
+        labels: (N,) class indices.
+        k: 1 or 5 in the paper.
+
+    Returns:
+        The share of images, in [0, 1].
+    """
+    return float(((np.asarray(ious) >= GT_KNOWN_IOU) & in_top_k(logits, labels, k)).mean())
+
+
+def _checked_maps(score_maps: np.ndarray | Tensor) -> np.ndarray:
+    maps = np.asarray(score_maps)
+    if maps.ndim != 3 or maps.dtype.kind != "f":
+        raise ValueError(f"Expected float score maps of shape (N, H, W), received {maps.dtype} {maps.shape}.")
+    # Written so that a NaN, which fails every comparison, is refused too.
+    good = ((maps >= 0) & (maps <= 1)).all((1, 2))
+    if not good.all():
+        bad = np.flatnonzero(~good)
+        raise ValueError(f"Scores of {len(bad)} of {len(maps)} maps are NaN or outside [0, 1] (first: map {bad[0]}).")
+    return maps
+
+
+def _checked_boxes(boxes: np.ndarray, index: int) -> np.ndarray:
+    array = np.asarray(boxes)
+    if array.ndim != 2 or array.shape[1] != 4 or len(array) == 0 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected the true boxes of image {index} as a (k, 4) integer array with k >= 1, "
+            f"received {array.dtype} {array.shape}."
+        )
+    return array

@@ -1,0 +1,79 @@
+"""What every backbone is: a classifier with global average pooling, split at the drop point."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Attributes:
+        logits: (B, K).
+        features: (B, C, H, W), the last feature map, before global average pooling.
+        drop_point: (B, C', H', W'), where attentive dropout acts.
+    """
+
+    logits: Tensor
+    features: Tensor
+    drop_point: Tensor
+
+
+class GapClassifier(nn.Module):
+    """Convolutional network, global average pooling, one linear layer.
+
+    A subclass sets ``classifier`` and defines `before_drop_point`, `after_drop_point` and `former_part`. One that can
+    start from torchvision's ImageNet weights also sets ``imagenet_weights`` and defines `load_imagenet`.
+    """
+
+    classifier: nn.Linear
+    imagenet_weights = None
+
+    def before_drop_point(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the feature map on which attentive dropout acts."""
+        raise TypeError(f"{type(self).__name__} does not define before_drop_point.")
+
+    def after_drop_point(self, drop_point: Tensor) -> Tensor:
+        """That feature map, erased or not, to the last feature map (B, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} does not define after_drop_point.")
+
+    def former_part(self) -> nn.Module:
+        """The layers that learn at the lower of the two learning rates (paper, Appendix B)."""
+        raise TypeError(f"{type(self).__name__} does not define former_part.")
+
+    def gap(self, features: Tensor) -> Tensor:
+        """Global average pooling: (B, C, H, W) to (B, C)."""
+        return features.mean((2, 3))
+
+    def forward(self, images: Tensor) -> Output:
+        """Images (B, 3, H, W), normalised, to logits, features and the drop point."""
+        drop_point = self.before_drop_point(images)
+        features = self.after_drop_point(drop_point)
+        return Output(self.classifier(self.gap(features)), features, drop_point)
+
+    def parameter_groups(self, lr_former: float, lr_latter: float) -> list[dict]:
+        """Optimizer groups: the former part, and everything else, each with its learning rate."""
+        former = list(self.former_part().parameters())
+        ids = {id(parameter) for parameter in former}
+        latter = [parameter for parameter in self.parameters() if id(parameter) not in ids]
+        return [{"params": former, "lr": lr_former}, {"params": latter, "lr": lr_latter}]
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep batch normalisation's running statistics as they are, for a second pass with erased features.
+
+    They describe the images that evaluation will see, and those are never erased.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    tracked = [layer.track_running_stats for layer in layers]
+    try:
+        for layer in layers:
+            layer.track_running_stats = False
+        yield
+    finally:
+        for layer, before in zip(layers, tracked, strict=True):
+            layer.track_running_stats = before

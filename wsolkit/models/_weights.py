@@ -1,0 +1,63 @@
+"""torchvision's ImageNet weights, from the local cache or from a file; never from the network."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wsolkit.errors import CheckpointError
+from wsolkit.models._base import GapClassifier
+
+
+def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) -> None:
+    """Load torchvision's ImageNet weights into a backbone.
+
+    Args:
+        model: a backbone that has such weights; its classifier, and what torchvision does not have, stay random.
+        file: a torchvision state dict (``.pth`` or ``.safetensors``). None takes the file of the weights' own name
+            from torch's hub cache, where torchvision would have put it.
+
+    Raises:
+        CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
+    """
+    weights = model.imagenet_weights
+    if weights is None:
+        raise CheckpointError(
+            f"{type(model).__name__} has no ImageNet weights. Pretrain it with a recipe of its own, or choose vgg16."
+        )
+    if file is None:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    file = Path(file).expanduser()
+    if not file.is_file():
+        raise CheckpointError(
+            f"ImageNet weights not found at {file}. Fetch them once with: python -c "
+            f"'import torchvision; torchvision.models.get_weight(\"{weights}\").get_state_dict()', or name a local file."
+        )
+    state = read_state_dict(file)
+    try:
+        model.load_imagenet(state)
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file} does not hold weights of {type(model).__name__}: {reason}") from error
+
+
+def read_state_dict(file: Path) -> Mapping[str, Tensor]:
+    """Read tensors by name from ``.safetensors`` or from a ``.pth`` that holds nothing but tensors.
+
+    Raises:
+        CheckpointError: if the file cannot be read so; no code in it is ever run.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{file} is not a file of weights, or is cut short: {reason}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{file} does not hold tensors by name; expected a state dict.")
+    return state

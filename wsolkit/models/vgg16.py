@@ -1,0 +1,51 @@
+"""VGG16 with global average pooling, the paper's first backbone (Sec. 5.1, Appendix B)."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, vgg16
+
+from wsolkit.models._base import GapClassifier
+
+LAST_POOLING = 23
+"""Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it."""
+
+
+class Vgg16(GapClassifier):
+    """torchvision's ``features`` without their last pooling, conv6 (1024 channels), GAP, linear.
+
+    A 224x224 image gives a 14x14 map. The former part is torchvision's layers; conv6 and the classifier are new.
+    """
+
+    imagenet_weights = VGG16_Weights.IMAGENET1K_V1
+
+    def __init__(self, num_classes: int):
+        """Build with random weights and ``num_classes`` outputs."""
+        super().__init__()
+        self.features = vgg16(weights=None).features[:-1]
+        self.conv6 = nn.Conv2d(512, 1024, 3, padding=1)
+        self.classifier = nn.Linear(1024, num_classes)
+        nn.init.kaiming_normal_(self.conv6.weight, nonlinearity="relu")
+        nn.init.zeros_(self.conv6.bias)
+
+    def before_drop_point(self, images: Tensor) -> Tensor:
+        """(B, 3, 224, 224) to (B, 512, 28, 28)."""
+        return self.features[:LAST_POOLING](images)
+
+    def after_drop_point(self, drop_point: Tensor) -> Tensor:
+        """(B, 512, 28, 28) to (B, 1024, 14, 14)."""
+        return self.conv6(self.features[LAST_POOLING:](drop_point)).relu()
+
+    def former_part(self) -> nn.Module:
+        """torchvision's convolutions."""
+        return self.features
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take the convolutions of a torchvision VGG16 state dict; its three linear layers have no place here."""
+        prefix = "features."
+        self.features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+
+def build(num_classes: int) -> Vgg16:
+    """VGG16 with random weights."""
+    return Vgg16(num_classes)

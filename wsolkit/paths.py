@@ -1,0 +1,37 @@
+"""Where things are: the only place that knows. Every folder can be moved by an environment variable."""
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """The project's folder: ``$WSOLKIT_HOME``, else the clone this package lies in, else the current folder."""
+    if "WSOLKIT_HOME" in os.environ:
+        return Path(os.environ["WSOLKIT_HOME"]).expanduser().resolve()
+    clone = Path(__file__).resolve().parent.parent
+    return clone if (clone / "pyproject.toml").is_file() else Path.cwd()
+
+
+def runs_root() -> Path:
+    """The run store: ``$WSOLKIT_RUNS``, else ``runs/``."""
+    return _folder("WSOLKIT_RUNS", "runs")
+
+
+def cache_root() -> Path:
+    """Decoded or drawn images: ``$WSOLKIT_CACHE``, else ``cache/``. Can be deleted at any time."""
+    return _folder("WSOLKIT_CACHE", "cache")
+
+
+def figures_root() -> Path:
+    """Generated tables and figures: ``$WSOLKIT_OUT``, else ``figures/``."""
+    return _folder("WSOLKIT_OUT", "figures")
+
+
+def notebooks_root() -> Path:
+    """The notebooks: ``notebooks/`` of the clone, else those that were installed with the package."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (home() / "notebooks", package / "notebooks") if path.is_dir() or path.parent == package)
+
+
+def _folder(variable: str, name: str) -> Path:
+    return Path(os.environ[variable]).expanduser().resolve() if variable in os.environ else home() / name

@@ -1,0 +1,67 @@
+"""Folders as registries: a data set, backbone or method is one file, and its file name is its name."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from wsolkit.errors import RecipeError, unknown
+
+
+@cache
+def names(package: str) -> tuple[str, ...]:
+    """Names of the plugins in a package: its modules without a leading underscore, sorted."""
+    folder = import_module(package).__path__
+    return tuple(sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_")))
+
+
+def load(package: str, kind: str, name: str) -> ModuleType:
+    """Import the plugin ``name``.
+
+    Args:
+        package: dotted name of the folder, e.g. ``"wsolkit.methods"``.
+        kind: what a plugin of this folder is, for the error message.
+        name: the plugin's file name without ``.py``.
+
+    Raises:
+        RecipeError: if the folder has no such file; the message lists those it has.
+    """
+    if name not in names(package):
+        raise unknown(kind, name, names(package))
+    return import_module(f"{package}.{name}")
+
+
+def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
+    """Build a plugin's frozen ``Options`` from plain values.
+
+    Args:
+        options_type: a pydantic dataclass that forbids unknown keys.
+        values: names and plain values, as they stand in a recipe's JSON.
+        owner: who takes the options, for the error message (``"method 'alignment'"``).
+
+    Raises:
+        RecipeError: for an unknown name, a wrong type or a value out of range, naming each.
+    """
+    try:
+        return TypeAdapter(options_type).validate_json(json.dumps(dict(values)))
+    except ValidationError as error:
+        raise RecipeError(f"Options of {owner}: {explain(error)}.") from None
+
+
+def explain(error: ValidationError) -> str:
+    """One line that names each rejected field, the value received and what was expected."""
+    return "; ".join(_explain_one(item) for item in error.errors())
+
+
+def _explain_one(item: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in item["loc"]) or "value"
+    if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        return f"unknown name {name!r}"
+    if item["type"] in {"missing", "missing_argument"}:
+        return f"{name!r} is missing"
+    return f"{name} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"

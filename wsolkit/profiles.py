@@ -1,0 +1,193 @@
+"""Profiles: what the paper's words (CUB, VGG16, ...) mean on a laptop, on photographs, and on the real data.
+
+A profile turns an experiment of the paper into a `Recipe`; notebooks name experiments only in the paper's words.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsolkit import published
+from wsolkit.errors import unknown
+from wsolkit.recipes import Recipe, make_recipe
+
+LOSSES = ("drop", "sim", "norm")
+"""The loss terms of the paper besides cross-entropy (Eq. 10), as the rows of Tab. 7 name them."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What stands for one of the paper's data sets.
+
+    Attributes:
+        dataset: name of the data set.
+        options: its options.
+        fine_grained: whether its classes share one kind of object, which decides the mask of the norm loss (Sec. 4.1).
+    """
+
+    dataset: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fine_grained: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scale at which all experiments can be run.
+
+    Attributes:
+        name: how it is asked for.
+        summary: one line on what it is for.
+        seeds: seeds of every experiment.
+        stands: by the paper's name of a data set.
+        backbones: by the paper's name of a backbone.
+        training: recipe fields of the runs themselves.
+        bridging: options of the paper's method.
+        pretraining: recipe fields of the run that all others start from; None starts from torchvision's weights.
+        published_values: take training fields and method options from the paper, not from this profile.
+    """
+
+    name: str
+    summary: str
+    seeds: tuple[int, ...]
+    stands: Mapping[str, Stand]
+    backbones: Mapping[str, str]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    bridging: Mapping[str, Any] = field(default_factory=dict)
+    pretraining: Mapping[str, Any] | None = None
+    published_values: bool = False
+
+    def recipe(
+        self,
+        dataset: str = "CUB",
+        backbone: str = "VGG16",
+        losses: Iterable[str] = LOSSES,
+        seed: int = 0,
+        source: str = "paper",
+        **options: Any,
+    ) -> Recipe:
+        """The training run of an experiment.
+
+        Args:
+            dataset: the paper's name of a data set.
+            backbone: the paper's name of a backbone.
+            losses: which of the paper's loss terms take part; none is the vanilla method.
+            seed: of the run.
+            source: whose hyperparameters win where paper and released code differ (profile ``paper`` only).
+            options: options of the paper's method that differ from the profile's.
+
+        Raises:
+            RecipeError: for an unknown name, or a value out of range.
+        """
+        stand = _lookup("data set of the paper", dataset, self.stands)
+        name = _lookup("backbone of the paper", backbone, self.backbones)
+        fields, values = dict(self.training), dict(self.bridging)
+        if self.published_values:
+            values = {**values, **published.hyperparameters(_published_name(dataset), backbone, source)}
+            fields |= {key: values.pop(key) for key in list(values) if key in Recipe.__dataclass_fields__}
+        return make_recipe(
+            dataset=stand.dataset,
+            backbone=name,
+            dataset_options=dict(stand.options),
+            seed=seed,
+            pretrained=self._pretraining(name),
+            **_method(losses, values, stand.fine_grained, options),
+            **fields,
+        )
+
+    def _pretraining(self, backbone: str) -> Recipe | str:
+        return "imagenet" if self.pretraining is None else make_recipe(backbone=backbone, **self.pretraining)
+
+
+def get(name: str) -> Profile:
+    """A profile by name.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    return _lookup("profile", name, PROFILES)
+
+
+def _method(losses: Iterable[str], values: dict, fine_grained: bool, options: dict) -> dict[str, Any]:
+    chosen = list(losses)
+    for loss in chosen:
+        if loss not in LOSSES:
+            raise unknown("loss term", loss, LOSSES)
+    if not chosen and not options:
+        return {"method": "cam"}
+    off = {f"lambda_{loss}": 0.0 for loss in LOSSES if loss not in chosen}
+    mask = {"norm_mask": "any_class" if fine_grained else "target"}
+    return {"method": "bridging", "method_options": {**mask, **values, **off, **options}}
+
+
+def _published_name(dataset: str) -> str:
+    """OpenImages30k has no hyperparameters of its own: the paper uses those of ImageNet-1K (Appendix C.5)."""
+    return "ImageNet-1K" if dataset == "OpenImages" else dataset
+
+
+def _lookup(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+_SMALL = {"resize_size": 73, "crop_size": 64, "batch_size": 32, "warm_batch_size": 32}
+"""64 pixels as the paper's 224, 73 as its 256; one batch size, since the small runs have few steps as it is."""
+
+_SMALL_PRETRAINING = {
+    **_SMALL,
+    "warm_epochs": 0,
+    "lr_former": 0.05,
+    "lr_latter": 0.05,
+    "select_by": "last",
+    "cpu_threads": 2,
+    "threshold_step": 0.02,
+}
+
+
+def _drawn(train: int, held_out: int, test: int) -> dict[str, Stand]:
+    """The drawn worlds in the place of the paper's data sets, with so many images in each split."""
+    options = {"train_weaksup": train, "train_fullsup": held_out, "test": test}
+    objects = Stand("synthetic_objects", options)
+    return {"CUB": Stand("synthetic_birds", options, fine_grained=True), "ImageNet-1K": objects, "OpenImages": objects}
+
+
+PROFILES = {
+    "smoke": Profile(
+        name="smoke",
+        summary="seconds: does everything run? The numbers mean nothing.",
+        seeds=(0, 1),
+        stands=_drawn(40, 20, 20),
+        backbones={"VGG16": "mini_vgg"},
+        training={**_SMALL, "epochs": 2, "warm_epochs": 1, "lr_decay_epochs": (2,), "threshold_step": 0.05},
+        pretraining={
+            **_SMALL_PRETRAINING,
+            "dataset": "synthetic_objects",
+            "dataset_options": {"train_weaksup": 40, "train_fullsup": 20, "test": 20},
+            "epochs": 1,
+            "lr_decay_epochs": (),
+        },
+    ),
+    "demo": Profile(
+        name="demo",
+        summary="minutes on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
+        seeds=(0, 1, 2),
+        stands=_drawn(1200, 200, 1000),
+        backbones={"VGG16": "mini_vgg"},
+        training={
+            **_SMALL,
+            "epochs": 12,
+            "warm_epochs": 3,
+            "lr_former": 0.01,
+            "lr_latter": 0.05,
+            "lr_decay_epochs": (7, 11),
+        },
+        bridging={"lambda_sim": 1.0, "lambda_norm": 0.05, "lambda_drop": 3.0, "tau_fg": 0.4, "tau_bg": 0.2},
+        pretraining={
+            **_SMALL_PRETRAINING,
+            "dataset": "synthetic_objects",
+            "dataset_options": {"train_weaksup": 2000, "train_fullsup": 100, "test": 400},
+            "epochs": 12,
+            "lr_decay_epochs": (8, 11),
+        },
+    ),
+}

@@ -1,0 +1,68 @@
+"""The paper's numbers, typed in once from the paper, and its hyperparameters; read-only tables.
+
+``table<N>.csv``: ``value`` in percent as printed, empty for a dash. ``hyperparameters.csv``: where each value comes
+from (the paper's text, the released configuration, or the authors' later word). ``differences.csv``: where paper and
+released code differ, which of them we follow, and the option that selects the other.
+"""
+
+from importlib.resources import files
+
+import pandas as pd
+
+from wsolkit.errors import unknown
+
+SOURCES = ("paper", "released", "authors")
+
+
+def table(number: str) -> pd.DataFrame:
+    """A table of the paper in long form.
+
+    Args:
+        number: as the paper prints it, ``"7"`` or ``"A1"``.
+
+    Returns:
+        Columns ``table, dataset, backbone, method, venue, branch, metric, delta, value``; ``value`` in percent.
+
+    Raises:
+        RecipeError: if that table is not there.
+    """
+    folder = files(__name__)
+    known = [file.name[5:-4] for file in folder.iterdir() if file.name.startswith("table")]
+    if number not in known:
+        raise unknown("table", number, known)
+    text = {"table": str, "delta": str, "method": str}
+    return pd.read_csv(folder / f"table{number}.csv", dtype=text, keep_default_na=False, na_values={"value": [""]})
+
+
+def differences() -> pd.DataFrame:
+    """Where paper and released code differ: ``topic, paper, released, here, option``."""
+    return pd.read_csv(files(__name__) / "differences.csv", keep_default_na=False)
+
+
+def hyperparameters(dataset: str, backbone: str, source: str = "paper") -> dict[str, float | int | tuple[int, ...]]:
+    """Published hyperparameters by the names that recipes and methods use.
+
+    Args:
+        dataset: ``"CUB"`` or ``"ImageNet-1K"``.
+        backbone: ``"VGG16"`` or ``"ResNet50"``.
+        source: which source wins where several give a value: ``"paper"``, ``"released"`` or ``"authors"``.
+
+    Raises:
+        RecipeError: if nothing is published for that pair, or the source is unknown.
+    """
+    if source not in SOURCES:
+        raise unknown("hyperparameter source", source, SOURCES)
+    rows = pd.read_csv(files(__name__) / "hyperparameters.csv", dtype=str)
+    pairs = rows["dataset"] + " with " + rows["backbone"]
+    wanted = f"{dataset} with {backbone}"
+    if wanted not in set(pairs):
+        raise unknown("published experiment", wanted, set(pairs))
+    rank = {source: len(SOURCES)} | {name: -place for place, name in enumerate(SOURCES) if name != source}
+    ordered = rows[pairs == wanted].sort_values("source", key=lambda column: column.map(rank), kind="stable")
+    return {name: _number(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
+
+
+def _number(name: str, text: str) -> float | int | tuple[int, ...]:
+    if name == "lr_decay_epochs":
+        return tuple(map(int, text.split()))
+    return int(text) if name in {"epochs", "warm_epochs", "batch_size", "warm_batch_size"} else float(text)

@@ -1,0 +1,153 @@
+"""`Recipe`: everything that decides the outcome of one training run, and nothing else."""
+
+import dataclasses
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from wsolkit import datasets, methods, models
+from wsolkit.errors import RecipeError, unknown
+from wsolkit.plugins import explain
+
+FORMAT = 1
+"""Raised whenever the same recipe would give other numbers, so that old runs are not taken for new ones."""
+
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Natural = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=8, le=4096)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Recipe:
+    """One training run, as data.
+
+    Attributes:
+        dataset: name of the data set.
+        backbone: name of the backbone.
+        method: name of the WSOL method.
+        seed: of initial weights, batch order, crops, flips and dropout.
+        dataset_options: the data set's options; defaults are filled in.
+        method_options: the method's options; defaults are filled in.
+        pretrained: where the weights before the classifier come from: another recipe's run, ``"imagenet"``
+            (torchvision's), or None (random).
+        resize_size: side in pixels to which training images are resized, without keeping the aspect ratio.
+        crop_size: side in pixels of the random training crop, and of the whole image in evaluation.
+        epochs: all epochs, the warm stage included.
+        warm_epochs: epochs of the warm stage (paper, Eq. 11).
+        batch_size: images a step in the main stage.
+        warm_batch_size: images a step in the warm stage.
+        lr_former: learning rate of the former part of the network (paper, Appendix B).
+        lr_latter: learning rate of the latter part.
+        lr_decay_epochs: epochs, counted from 1, at whose start both learning rates are multiplied by the factor.
+        lr_decay_factor: that factor.
+        momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: of SGD.
+        select_by: which epoch's weights are kept, judged on train-fullsup: the best ``"max_box_acc_v2"`` (the
+            protocol), the best ``"top1"`` classification, or the ``"last"``.
+        threshold_step: step between score-map thresholds in every evaluation.
+        cpu_threads: threads of one run on a CPU; they decide the order of sums, hence the last digits.
+    """
+
+    dataset: str
+    backbone: str
+    method: str = "cam"
+    seed: Natural = 0
+    dataset_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    method_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained: "Recipe | Literal['imagenet'] | None" = None
+    resize_size: Side = 256
+    crop_size: Side = 224
+    epochs: Positive = 70
+    warm_epochs: Natural = 20
+    batch_size: Positive = 64
+    warm_batch_size: Positive = 32
+    lr_former: Rate = 4e-3
+    lr_latter: Rate = 2e-2
+    lr_decay_epochs: tuple[Positive, ...] = (41, 61)
+    lr_decay_factor: Rate = 0.2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Rate = 5e-4
+    select_by: Literal["max_box_acc_v2", "top1", "last"] = "max_box_acc_v2"
+    threshold_step: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+    def __post_init__(self):
+        """Check the names, and fill in the options' defaults, so that equal recipes have equal keys."""
+        if self.backbone not in models.names():
+            raise unknown("backbone", self.backbone, models.names())
+        for kind, plugin in (("dataset_options", datasets), ("method_options", methods)):
+            complete = plugin.complete_options(getattr(self, kind.split("_")[0]), getattr(self, kind))
+            object.__setattr__(self, kind, dataclasses.asdict(complete))
+        if self.resize_size < self.crop_size:
+            raise RecipeError(f"crop_size = {self.crop_size} does not fit in resize_size = {self.resize_size}.")
+        if self.nesterov and not self.momentum:
+            raise RecipeError("nesterov needs a momentum above 0.")
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> str:
+        """A short name for the content: equal for equal recipes, different for different ones."""
+        content = json.dumps([FORMAT, json.loads(self.to_json())], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """The recipe as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            RecipeError: if the text is no JSON, or names or values are unknown, of the wrong type or out of range.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            raise RecipeError(f"Not a recipe: {explain(error)}.") from None
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Recipe":
+        """Read a recipe from a JSON file.
+
+        Raises:
+            RecipeError: as `from_json`, and if the file cannot be read.
+        """
+        try:
+            return cls.from_json(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Cannot read a recipe from {path}: {error}.") from error
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+
+    def changed(self, **changes: Any) -> "Recipe":
+        """A copy with some fields changed, checked like a new one."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes
+        return make_recipe(**fields)
+
+    def learning_rates(self, epoch: int) -> tuple[float, float]:
+        """Learning rates of the former and the latter part in an epoch, counted from 1."""
+        decay = self.lr_decay_factor ** sum(epoch >= start for start in self.lr_decay_epochs)
+        return self.lr_former * decay, self.lr_latter * decay
+
+
+def make_recipe(**fields: Any) -> Recipe:
+    """A recipe from keyword arguments, its errors in one line.
+
+    Raises:
+        RecipeError: for a field that is unknown, of the wrong type or out of range.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        raise RecipeError(f"Not a recipe: {explain(error)}.") from None

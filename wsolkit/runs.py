@@ -1,0 +1,197 @@
+"""The run store: a recipe in, a finished run out, trained once whoever asks.
+
+A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once
+finished, the test report and ``run.json``. The kit never deletes or overwrites a finished run.
+"""
+
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from wsolkit import checkpoints, models, training
+from wsolkit.evaluation import Evaluation, evaluate
+from wsolkit.files import atomic_file, writable_folder
+from wsolkit.progress import WATCH_VARIABLE, progress
+from wsolkit.recipes import Recipe
+from wsolkit.training import Place
+
+RECIPE, DONE = "recipe.json", "run.json"
+REPORT = ("rates", "images", "curves")
+"""Parts of the test report, as `wsolkit.evaluation.Evaluation` names them; each is ``test-<part>.csv``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        recipe: what was trained.
+        folder: where it is.
+    """
+
+    recipe: Recipe
+    folder: Path
+
+    def info(self) -> dict:
+        """How the run came about: versions, commit, device, seconds, images a second."""
+        return json.loads((self.folder / DONE).read_text())
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
+        return pd.read_csv(self.folder / training.HISTORY)
+
+    def report(self) -> Evaluation:
+        """The evaluation of the selected weights on the test split."""
+        return Evaluation(*(pd.read_csv(self.folder / f"test-{part}.csv") for part in REPORT))
+
+    def model(self) -> models.GapClassifier:
+        """The classifier with the selected weights, in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: if the checkpoint is damaged or does not fit the recipe.
+        """
+        path = self.folder / training.BEST
+        tensors, _ = checkpoints.load(path)
+        model = models.build(self.recipe.backbone, len(tensors["classifier.bias"]))
+        checkpoints.load_into(model, tensors, path)
+        return model.eval()
+
+
+class RunStore:
+    """All runs below one folder."""
+
+    def __init__(self, root: Path, place: Place):
+        """Open a store; the folder is made when the first run is.
+
+        Args:
+            root: the store's folder.
+            place: data, device and cache for the runs still to be trained.
+        """
+        self.root, self.place = Path(root), place
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where a recipe's run is, or would be."""
+        return self.root / recipe.key
+
+    def find(self, recipe: Recipe) -> Run | None:
+        """The finished run of a recipe, or None."""
+        folder = self.folder(recipe)
+        return Run(recipe, folder) if (folder / DONE).exists() else None
+
+    def finished_epochs(self, recipe: Recipe) -> int:
+        """How many epochs of a recipe's run are done, whoever is training it."""
+        history = self.folder(recipe) / training.HISTORY
+        return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+
+    def get(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> Run:
+        """The finished run of a recipe, trained here and now if nobody has.
+
+        Runs that it is pretrained by are made first. Where another process is training the same recipe, this one
+        waits for it, and goes on with the run should the other die.
+
+        Raises:
+            WsolkitError: from training, or if the store cannot be written.
+        """
+        if found := self.find(recipe):
+            return found
+        before = recipe.pretrained
+        initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
+        folder = writable_folder(self.folder(recipe))
+        with FileLock(self.root / f"{recipe.key}.lock"):
+            if not self.find(recipe):
+                (folder / RECIPE).write_text(recipe.to_json())
+                self._train(recipe, folder, initial, should_stop)
+        return Run(recipe, folder)
+
+    def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
+        """The finished runs of several recipes, in their order; those that are missing are trained first.
+
+        Args:
+            recipes: what is wanted; the same recipe may stand there twice.
+            jobs: runs trained at once, each in a process of its own.
+
+        Raises:
+            WsolkitError: from the first run that fails. Runs that were finished by then stay, and the others go on
+                from their last epoch at the next call.
+        """
+        for wave in self._waves(recipes):
+            if jobs > 1 and len(wave) > 1:
+                self._train_in_processes(wave, jobs)
+            else:
+                for recipe in progress(wave, "runs", unit="run"):
+                    self.get(recipe)
+        return [self.get(recipe) for recipe in recipes]
+
+    def _waves(self, recipes: Iterable[Recipe]) -> list[list[Recipe]]:
+        """Missing recipes, each once, in waves such that all that a wave is pretrained by lies in earlier ones."""
+        missing = list(dict.fromkeys(recipe for recipe in recipes if not self.find(recipe)))
+        if not missing:
+            return []
+        before = [recipe.pretrained for recipe in missing if isinstance(recipe.pretrained, Recipe)]
+        earlier = self._waves(before)
+        planned = {recipe for wave in earlier for recipe in wave}
+        return [*earlier, [recipe for recipe in missing if recipe not in planned]]
+
+    def _train(
+        self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]
+    ) -> None:
+        start, done_before = time.monotonic(), self.finished_epochs(recipe)
+        model = training.train(recipe, folder, self.place, initial, should_stop)
+        seconds = time.monotonic() - start
+        test = self.place.open(recipe, "test")
+        with training.cpu_threads(recipe.cpu_threads):
+            report = evaluate(model, test, recipe.threshold_step, self.place.torch_device())
+        for part in REPORT:
+            with atomic_file(folder / f"test-{part}.csv") as partial:
+                getattr(report, part).to_csv(partial, index=False)
+        info = training.provenance(self.place) | {
+            "recipe": recipe.key,
+            "seconds": round(seconds, 1),
+            "epochs_trained": recipe.epochs - done_before,
+        }
+        with atomic_file(folder / DONE) as partial:
+            partial.write_text(json.dumps(info, indent=2))
+
+    def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
+        total = sum(recipe.epochs for recipe in recipes)
+        context = multiprocessing.get_context("spawn")
+        with (
+            tempfile.TemporaryDirectory() as alive,
+            ProcessPoolExecutor(min(jobs, len(recipes)), context, initializer=_silence) as pool,
+            progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
+        ):
+            tasks = [pool.submit(_work, self.root, self.place, recipe.to_json(), alive) for recipe in recipes]
+            try:
+                waiting = set(tasks)
+                while waiting:
+                    finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                    bar.update(sum(map(self.finished_epochs, recipes)) - bar.n)
+                    for task in finished:
+                        task.result()
+            except BaseException:
+                # The workers look for this folder after every step, and stop when it is gone.
+                Path(alive).rmdir()
+                pool.shutdown(wait=True, cancel_futures=True)
+                Path(alive).mkdir()
+                raise
+
+
+def _silence() -> None:
+    """Hide the workers' own bars; their progress is read from the store."""
+    os.environ[WATCH_VARIABLE] = os.devnull
+
+
+def _work(root: Path, place: Place, recipe: str, alive: str) -> None:
+    parent = os.getppid()
+    RunStore(root, place).get(
+        Recipe.from_json(recipe), should_stop=lambda: os.getppid() != parent or not os.path.isdir(alive)
+    )

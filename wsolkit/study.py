@@ -1,0 +1,125 @@
+"""What a notebook works with: its profile, its runs, and the folder for its tables and figures."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Image
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from wsolkit import paths, profiles, training
+from wsolkit.errors import RecipeError
+from wsolkit.files import atomic_file, writable_folder
+from wsolkit.profiles import Profile
+from wsolkit.recipes import Recipe
+from wsolkit.runs import Run, RunStore
+
+PROFILE_VARIABLE = "WSOLKIT_PROFILE"
+DEFAULT_PROFILE = "demo"
+
+TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe", "version", "commit")
+"""Columns of every CSV: one row a number, traceable to the run that it comes from."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One notebook at one profile.
+
+    Attributes:
+        notebook: the notebook's name; tables and figures are named after it.
+        profile: what the paper's words mean here.
+        seeds: seeds of every experiment.
+        store: the run store.
+        out: folder of tables and figures.
+        jobs: runs trained at once.
+    """
+
+    notebook: str
+    profile: Profile
+    seeds: tuple[int, ...]
+    store: RunStore
+    out: Path
+    jobs: int
+
+    def recipe(self, **experiment: Any) -> Recipe:
+        """The recipe of an experiment in the paper's words; see `wsolkit.profiles.Profile.recipe`."""
+        return self.profile.recipe(**experiment)
+
+    def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
+        """The finished runs, trained first where need be; progress is shown meanwhile."""
+        return self.store.get_all(recipes, self.jobs)
+
+    def save_rows(self, rows: pd.DataFrame, name: str | None = None) -> Path:
+        """Write a tidy CSV; columns of :data:`TIDY` that ``rows`` lacks are filled in or left empty."""
+        known = {"notebook": self.notebook, "version": version("wsolkit"), "commit": training.commit()}
+        full = rows.assign(**{key: value for key, value in known.items() if key not in rows})
+        ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
+        return self.save_table(ordered.set_index(TIDY[0]), name or self.notebook)
+
+    def save_table(self, table: pd.DataFrame, name: str) -> Path:
+        """Write a frame with its index as ``<name>.csv``."""
+        path = self.out / f"{name}.csv"
+        with atomic_file(path) as partial:
+            table.to_csv(partial)
+        return path
+
+    def save_figure(self, figure: Figure, name: str | None = None) -> Image:
+        """Write a PNG for print, close the figure, and give a small copy to show in the notebook."""
+        path = self.out / f"{name or self.notebook}.png"
+        with atomic_file(path) as partial:
+            figure.savefig(partial, format="png", dpi=160)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=72)
+        pyplot.close(figure)
+        return Image(data=buffer.getvalue())
+
+
+def open_study(
+    notebook: str,
+    profile: str | None = None,
+    seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    out_root: str | Path | None = None,
+    jobs: int | None = None,
+) -> Study:
+    """Open a notebook's study from its parameters.
+
+    Args:
+        notebook: the notebook's name.
+        profile: name of the profile; None means ``$WSOLKIT_PROFILE``, else ``demo``.
+        seeds: seeds of every experiment; None means the profile's.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        data_root: folder or archive of real data.
+        out_root: folder above ``<profile>/``; None means the project's ``figures/``.
+        jobs: runs trained at once; None means one for each core on a CPU, and one on a GPU.
+
+    Raises:
+        RecipeError: for an unknown profile or unusable seeds.
+        WsolkitError: if the output folder cannot be written.
+    """
+    chosen = profiles.get(profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    numbers = tuple(chosen.seeds if seeds is None else seeds)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise RecipeError(f"seeds = {list(numbers)}: expected at least one, and no two alike.")
+    place = training.Place(
+        data_root=None if data_root is None else Path(data_root).expanduser().resolve(),
+        device=device,
+        cache=paths.cache_root(),
+    )
+    on_cpu = place.torch_device().type == "cpu"
+    root = Path(out_root).expanduser().resolve() if out_root else paths.figures_root()
+    return Study(
+        notebook=notebook,
+        profile=chosen,
+        seeds=numbers,
+        store=RunStore(paths.runs_root(), place),
+        out=writable_folder(root / chosen.name),
+        jobs=jobs or ((os.cpu_count() or 1) if on_cpu else 1),
+    )

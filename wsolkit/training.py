@@ -1,0 +1,240 @@
+"""One training run from a recipe: warm stage, main stage, schedule, model selection, checkpoints, resume."""
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from wsolkit import checkpoints, methods, models, paths
+from wsolkit.batches import epoch_generator, training_batches
+from wsolkit.datasets import CachedDataset, open_dataset
+from wsolkit.errors import TrainingError
+from wsolkit.evaluation import evaluate
+from wsolkit.files import atomic_file
+from wsolkit.progress import progress
+from wsolkit.recipes import Recipe
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+HISTORY = "history.csv"
+
+MODEL, MOMENTUM = "model.", "momentum."
+
+
+class Stopped(TrainingError):
+    """Training was asked to stop; the run folder holds all finished epochs."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a run needs of the machine, and what does not change its numbers.
+
+    Attributes:
+        data_root: folder or archive of real data; synthetic data needs none.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+        cache: folder of decoded images; None keeps them in memory.
+    """
+
+    data_root: Path | None = None
+    device: str = "auto"
+    cache: Path | None = None
+
+    def torch_device(self) -> torch.device:
+        """The device as PyTorch knows it.
+
+        Raises:
+            TrainingError: if this machine does not have it.
+        """
+        if self.device == "auto":
+            return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        try:
+            torch.empty(0, device=self.device)
+            return torch.device(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise TrainingError(f"Device {self.device!r} is not to be had here; 'auto' or 'cpu' always is.") from error
+
+    def open(self, recipe: Recipe, split: str) -> CachedDataset:
+        """A split of the recipe's data at its training or evaluation size, each image read once."""
+        size = recipe.resize_size if split == "train-weaksup" else recipe.crop_size
+        source = open_dataset(recipe.dataset, split, size, recipe.dataset_options, self.data_root)
+        return CachedDataset(source, self.cache)
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    place: Place,
+    initial: Mapping[str, Tensor] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> nn.Module:
+    """Train one run to its end, going on from where an earlier attempt stopped.
+
+    Args:
+        recipe: what to train.
+        folder: the run's own folder; it exists. Gets ``last.safetensors`` and ``history.csv`` after every epoch and
+            ``best.safetensors`` after every better one.
+        place: data, device and cache.
+        initial: state dict of the run that the recipe is pretrained by; its classifier is not taken.
+        should_stop: asked after every step; True ends the run at once.
+
+    Returns:
+        The classifier with the selected weights.
+
+    Raises:
+        TrainingError: if a loss becomes NaN or infinite (epoch, step and term are named), or on `Stopped`.
+        CheckpointError: if the folder's checkpoint is damaged.
+    """
+    device = place.torch_device()
+    with cpu_threads(recipe.cpu_threads):
+        data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
+        model = _initial_model(recipe, len(data.classes), initial).to(device, memory_format=torch.channels_last)
+        optimizer = SGD(
+            model.parameter_groups(*recipe.learning_rates(1)),
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        history = _resume(folder, model, optimizer)
+        for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
+            row = _train_epoch(recipe, epoch, model, optimizer, data, device, should_stop)
+            row |= _held_out_rates(recipe, model, held_out, device)
+            history.append(row)
+            if _is_best(history, recipe.select_by):
+                checkpoints.save(folder / BEST, model.state_dict(), {"epoch": epoch, "recipe": recipe.key})
+            _save_progress(folder, model, optimizer, history)
+        tensors, _ = checkpoints.load(folder / BEST)
+        checkpoints.load_into(model, tensors, folder / BEST)
+        return model.eval()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use this many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def provenance(place: Place) -> dict[str, str]:
+    """What made a run: versions, commit, device."""
+    return {
+        "wsolkit": version("wsolkit"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
+        "device": str(place.torch_device()),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def commit() -> str:
+    """The commit of the clone, with ``+`` where the tree has changes, or an empty text outside a clone."""
+    command = ["git", "-C", str(paths.home()), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _initial_model(recipe: Recipe, num_classes: int, initial: Mapping[str, Tensor] | None) -> models.GapClassifier:
+    model = models.build(recipe.backbone, num_classes, recipe.seed)
+    if recipe.pretrained == "imagenet":
+        models.load_imagenet_weights(model)
+    elif initial is not None:
+        kept = {name: tensor for name, tensor in initial.items() if not name.startswith("classifier.")}
+        checkpoints.load_into(model, model.state_dict() | kept, Path(recipe.pretrained.key))
+    return model
+
+
+def _train_epoch(
+    recipe: Recipe,
+    epoch: int,
+    model: models.GapClassifier,
+    optimizer: SGD,
+    data: CachedDataset,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+) -> dict[str, float]:
+    """Train one epoch, counted from 1; returns the history row's training part."""
+    warm = epoch <= recipe.warm_epochs
+    for group, rate in zip(optimizer.param_groups, recipe.learning_rates(epoch), strict=True):
+        group["lr"] = rate
+    options = methods.complete_options(recipe.method, recipe.method_options)
+    step = methods.step(recipe.method)
+    generator = epoch_generator(recipe.seed, epoch)
+    batch_size = recipe.warm_batch_size if warm else recipe.batch_size
+    sums, right, seen = {}, 0, 0
+    model.train()
+    for number, (images, labels) in enumerate(
+        training_batches(data, batch_size, recipe.crop_size, generator, device), start=1
+    ):
+        outcome = step(model, images, labels, options, warm, generator)
+        total = outcome.total()
+        if not torch.isfinite(total):
+            raise _broken_loss(outcome, epoch, number)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        for name, value in [("total", total), *((name, term.value) for name, term in outcome.terms.items())]:
+            sums[name] = sums.get(name, 0.0) + value.item() * len(labels)
+        right += (outcome.logits.argmax(1) == labels).sum().item()
+        seen += len(labels)
+        if should_stop():
+            raise Stopped(f"Stopped in epoch {epoch}, step {number}; the same call goes on from epoch {epoch}.")
+    rates = dict(zip(("lr_former", "lr_latter"), recipe.learning_rates(epoch), strict=True))
+    losses = {f"loss_{name}": value / seen for name, value in sums.items()}
+    return {"epoch": epoch, "stage": "warm" if warm else "main", **rates, **losses, "train_top1_cls": right / seen}
+
+
+def _broken_loss(outcome: methods.Step, epoch: int, step: int) -> TrainingError:
+    broken = [name for name, term in outcome.terms.items() if not torch.isfinite(term.value)] or ["total"]
+    return TrainingError(
+        f"The loss is not finite any more: epoch {epoch}, step {step}, term {', '.join(map(repr, broken))}. "
+        "Lower the learning rates or that term's weight; earlier epochs are kept."
+    )
+
+
+def _held_out_rates(
+    recipe: Recipe, model: models.GapClassifier, held_out: CachedDataset, device: torch.device
+) -> dict[str, float]:
+    result = evaluate(model, held_out, recipe.threshold_step, device)
+    wanted = ("max_box_acc_v2", "gt_known_loc", "top1_cls")
+    return {f"fullsup_{metric}": result.rate(metric) for metric in wanted}
+
+
+def _is_best(history: list[dict], select_by: str) -> bool:
+    """Whether the newest epoch's weights are the ones to keep so far; the earliest of equals stays."""
+    if select_by == "last" or len(history) == 1:
+        return True
+    column = {"max_box_acc_v2": "fullsup_max_box_acc_v2", "top1": "fullsup_top1_cls"}[select_by]
+    return history[-1][column] > max(row[column] for row in history[:-1])
+
+
+def _save_progress(folder: Path, model: nn.Module, optimizer: SGD, history: list[dict]) -> None:
+    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    tensors |= {MOMENTUM + name: tensor for name, tensor in checkpoints.momentum_tensors(optimizer).items()}
+    checkpoints.save(folder / LAST, tensors, {"history": history})
+    with atomic_file(folder / HISTORY) as partial:
+        pd.DataFrame(history).to_csv(partial, index=False)
+
+
+def _resume(folder: Path, model: nn.Module, optimizer: SGD) -> list[dict]:
+    """Restore an earlier attempt into model and optimizer; returns its history, empty for a new run."""
+    if not (folder / LAST).exists():
+        return []
+    tensors, header = checkpoints.load(folder / LAST)
+    checkpoints.load_into(model, checkpoints.split_by_prefix(tensors, MODEL), folder / LAST)
+    checkpoints.restore_momentum(optimizer, checkpoints.split_by_prefix(tensors, MOMENTUM))
+    return header["history"]
