@@ -36,6 +36,7 @@ def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:
         An error to raise.
     """
     names = sorted(known)
-    near = get_close_matches(str(received), names, n=1)
+    begun = [name for name in names if received and name.startswith(str(received))]
+    near = begun or get_close_matches(str(received), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return RecipeError(f"Unknown {kind} {received!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -116,7 +116,7 @@ def samples(images: Sequence[np.ndarray], labels: Sequence[str], true_boxes: Seq
         columns = min(8, len(images))
         rows = -(-len(images) // columns)
         figure = Figure(figsize=(1.15 * columns, 1.3 * rows))
-        axes = figure.subplots(rows, columns, squeeze=False).flat
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.set_axis_off()
         for axis, image, label, boxes in zip(axes, images, labels, true_boxes, strict=False):

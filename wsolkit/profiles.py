@@ -144,12 +144,32 @@ _SMALL_PRETRAINING = {
 }
 
 
+_DEMO_TRAINING = {
+    **_SMALL,
+    "epochs": 12,
+    "warm_epochs": 3,
+    "lr_former": 0.004,
+    "lr_latter": 0.02,
+    "lr_decay_epochs": (8, 11),
+}
+
+_DEMO_BRIDGING = {"lambda_sim": 2.0, "lambda_norm": 0.5, "lambda_drop": 3.0, "tau_fg": 0.3, "tau_bg": 0.15}
+"""Chosen on train-fullsup of the synthetic birds."""
+
+
 def _drawn(train: int, held_out: int, test: int) -> dict[str, Stand]:
     """The drawn worlds in the place of the paper's data sets, with so many images in each split."""
     options = {"train_weaksup": train, "train_fullsup": held_out, "test": test}
     objects = Stand("synthetic_objects", options)
     return {"CUB": Stand("synthetic_birds", options, fine_grained=True), "ImageNet-1K": objects, "OpenImages": objects}
 
+
+def _photos(first_class: int, train_per_class: int) -> dict[str, Any]:
+    """Twenty of the forty classes that are at hand; a network is pretrained on the other twenty."""
+    return {"first_class": first_class, "classes": 20, "train_per_class": train_per_class, "fullsup_per_class": 20}
+
+
+_PHOTOS = Stand("tiny_imagenet", _photos(0, 150))
 
 PROFILES = {
     "smoke": Profile(
@@ -173,15 +193,8 @@ PROFILES = {
         seeds=(0, 1, 2),
         stands=_drawn(1200, 200, 1000),
         backbones={"VGG16": "mini_vgg"},
-        training={
-            **_SMALL,
-            "epochs": 12,
-            "warm_epochs": 3,
-            "lr_former": 0.01,
-            "lr_latter": 0.05,
-            "lr_decay_epochs": (7, 11),
-        },
-        bridging={"lambda_sim": 1.0, "lambda_norm": 0.05, "lambda_drop": 3.0, "tau_fg": 0.4, "tau_bg": 0.2},
+        training=_DEMO_TRAINING,
+        bridging=_DEMO_BRIDGING,
         pretraining={
             **_SMALL_PRETRAINING,
             "dataset": "synthetic_objects",
@@ -189,5 +202,33 @@ PROFILES = {
             "epochs": 12,
             "lr_decay_epochs": (8, 11),
         },
+    ),
+    "photos": Profile(
+        name="photos",
+        summary="an hour on a laptop: real photographs (Tiny ImageNet) in the place of both data sets.",
+        seeds=(0, 1, 2),
+        stands={"CUB": _PHOTOS, "ImageNet-1K": _PHOTOS},
+        backbones={"VGG16": "mini_vgg"},
+        training=_DEMO_TRAINING,
+        bridging=_DEMO_BRIDGING,
+        pretraining={
+            **_SMALL_PRETRAINING,
+            "dataset": "tiny_imagenet",
+            "dataset_options": _photos(20, 450),
+            "epochs": 15,
+            "lr_decay_epochs": (9, 13),
+        },
+    ),
+    "paper": Profile(
+        name="paper",
+        summary="GPU days: the paper's own data sets, networks and hyperparameters.",
+        seeds=(0, 1, 2),
+        stands={
+            "CUB": Stand("cub", fine_grained=True),
+            "ImageNet-1K": Stand("ilsvrc"),
+            "OpenImages": Stand("openimages"),
+        },
+        backbones={"VGG16": "vgg16", "ResNet50": "resnet50"},
+        published_values=True,
     ),
 }

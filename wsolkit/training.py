@@ -105,7 +105,7 @@ def train(
         history = _resume(folder, model, optimizer)
         for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
             row = _train_epoch(recipe, epoch, model, optimizer, data, device, should_stop)
-            row |= _held_out_rates(recipe, model, held_out, device)
+            row |= _held_out_rates(recipe, epoch, model, held_out, device)
             history.append(row)
             if _is_best(history, recipe.select_by):
                 checkpoints.save(folder / BEST, model.state_dict(), {"epoch": epoch, "recipe": recipe.key})
@@ -207,9 +207,15 @@ def _broken_loss(outcome: methods.Step, epoch: int, step: int) -> TrainingError:
 
 
 def _held_out_rates(
-    recipe: Recipe, model: models.GapClassifier, held_out: CachedDataset, device: torch.device
+    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: CachedDataset, device: torch.device
 ) -> dict[str, float]:
-    result = evaluate(model, held_out, recipe.threshold_step, device)
+    try:
+        result = evaluate(model, held_out, recipe.threshold_step, device)
+    except ValueError as error:
+        raise TrainingError(
+            f"The network is not finite any more: epoch {epoch}, evaluation on train-fullsup ({error}) "
+            "Lower the learning rates; earlier epochs are kept."
+        ) from error
     wanted = ("max_box_acc_v2", "gt_known_loc", "top1_cls")
     return {f"fullsup_{metric}": result.rate(metric) for metric in wanted}
 

@@ -62,6 +62,17 @@ class GapClassifier(nn.Module):
         return [{"params": former, "lr": lr_former}, {"params": latter, "lr": lr_latter}]
 
 
+def new_classifier(channels: int, num_classes: int) -> nn.Linear:
+    """The linear classifier, with the small initial weights of torchvision's VGG.
+
+    Large random weights would decide, by chance, which features a short training takes up.
+    """
+    classifier = nn.Linear(channels, num_classes)
+    nn.init.normal_(classifier.weight, 0, 0.01)
+    nn.init.zeros_(classifier.bias)
+    return classifier
+
+
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Keep batch normalisation's running statistics as they are, for a second pass with erased features.

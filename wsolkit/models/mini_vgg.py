@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from wsolkit.models._base import GapClassifier
+from wsolkit.models._base import GapClassifier, new_classifier
 
 CHANNELS = (16, 32, 32, 64, 64, 96, 96, 128)
 POOLED_AFTER = (0, 2, 4)
@@ -22,7 +22,7 @@ class MiniVgg(GapClassifier):
         split = POOLED_AFTER[-1] + 1
         self.former = nn.Sequential(*pooled[:split])
         self.latter = nn.Sequential(nn.MaxPool2d(2), *pooled[split:])
-        self.classifier = nn.Linear(CHANNELS[-1], num_classes)
+        self.classifier = new_classifier(CHANNELS[-1], num_classes)
 
     def before_drop_point(self, images: Tensor) -> Tensor:
         """(B, 3, 64, 64) to (B, 64, 16, 16)."""

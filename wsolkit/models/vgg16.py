@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
 
-from wsolkit.models._base import GapClassifier
+from wsolkit.models._base import GapClassifier, new_classifier
 
 LAST_POOLING = 23
 """Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it."""
@@ -24,7 +24,7 @@ class Vgg16(GapClassifier):
         super().__init__()
         self.features = vgg16(weights=None).features[:-1]
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=1)
-        self.classifier = nn.Linear(1024, num_classes)
+        self.classifier = new_classifier(1024, num_classes)
         nn.init.kaiming_normal_(self.conv6.weight, nonlinearity="relu")
         nn.init.zeros_(self.conv6.bias)
 

@@ -1,0 +1,49 @@
+# Each command sets up what it needs: a virtual environment of the project's own in .venv, and a kernel in it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d ' ' -f 1)
+
+PROFILE ?= demo
+ONLY ?=
+
+.PHONY: help figures test lab notebooks lint bench clean
+
+help:
+	@echo "make figures   all tables and figures into figures/$(PROFILE)/   (ONLY=name for one, PROFILE=smoke|demo)"
+	@echo "make test      unit tests, every notebook, the batch"
+	@echo "make lab       the notebooks in JupyterLab"
+	@echo "make notebooks run the notebooks in place, to commit them with their outputs"
+	@echo "make lint      style and docstrings"
+	@echo "make bench     speed, as ratios"
+
+figures: $(READY)
+	$(BIN)/wsolkit reproduce $(ONLY) --profile $(PROFILE)
+
+test: $(READY)
+	$(BIN)/python tests/run_all.py
+
+lab: $(READY)
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=wsolkit
+
+notebooks: $(READY)
+	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 notebooks/*.ipynb
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/training_step.py
+
+clean:
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wsolkit needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks,dev]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name wsolkit --display-name wsolkit >/dev/null
+	@rm -f $(VENV)/.ready-*
+	@touch $@

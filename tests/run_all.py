@@ -1,0 +1,37 @@
+"""What ``make test`` runs: unit tests, every notebook under nbval, then the batch; all on fresh runs, in ``smoke``."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+STAGES = {
+    "unit tests": ["-m", "pytest", "-q", "tests"],
+    "notebooks": [
+        *["-m", "pytest", "-q", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
+        *["-p", "no:cacheprovider"],
+    ],
+    "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
+}
+
+
+def main() -> int:
+    """Run the stages one after the other; the first that fails decides the exit code."""
+    with tempfile.TemporaryDirectory() as fresh:
+        # Runs of an earlier version of the code must not stand in for those of this one.
+        folders = {f"WSOLKIT_{name}": f"{fresh}/{name.lower()}" for name in ("RUNS", "CACHE", "OUT")}
+        environment = os.environ | folders | {"WSOLKIT_PROFILE": "smoke"}
+        for title, command in STAGES.items():
+            print(f"--- {title}", flush=True)
+            code = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=False).returncode
+            if code:
+                print(f"--- {title} failed", flush=True)
+                return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

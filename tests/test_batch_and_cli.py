@@ -1,0 +1,163 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from wsolkit import batch, paths, study
+from wsolkit.errors import RecipeError, WsolkitError
+
+TABLE7 = paths.notebooks_root() / "table7_ablation.ipynb"
+
+PARAMETERS = """
+profile: str = None  # a profile
+seeds: list[int] = None  # seeds
+scale: float = 1.0  # a number
+out_root: str = None  # a folder
+"""
+
+
+def write_notebook(folder: Path, name: str, *cells: str) -> Path:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook.metadata["kernelspec"] = {"name": "wsolkit", "display_name": "wsolkit", "language": "python"}
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def wsolkit(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    import os
+
+    command = [sys.executable, "-m", "wsolkit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables, timeout=300)
+
+
+def test_find_knows_all_notebooks_and_suggests():
+    assert batch.find(["table7_ablation"]) == [TABLE7]
+    assert {"00_tour", "table7_ablation"} <= {path.stem for path in batch.find()}
+    with pytest.raises(RecipeError, match="Unknown notebook 'table7'. Did you mean 'table7_ablation'"):
+        batch.find(["table7"])
+
+
+def test_settings_are_json_where_they_can_be():
+    given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
+    expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
+    assert batch.parse_settings(given) == expected
+    with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
+        batch.parse_settings(["seeds"])
+
+
+def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
+    notebook = write_notebook(tmp_path, "one")
+    batch.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
+    batch.check_parameters(notebook, {"seeds": None})
+    with pytest.raises(RecipeError, match="Unknown parameter of one 'seed'. Did you mean 'seeds'"):
+        batch.check_parameters(notebook, {"seed": 1})
+    with pytest.raises(RecipeError, match=r"Parameter seeds = \['a'\] of one: expected list\[int\]"):
+        batch.check_parameters(notebook, {"seeds": ["a"]})
+    with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
+        batch.check_parameters(notebook, {"scale": "big"})
+
+
+@pytest.mark.parametrize("path", batch.find(), ids=lambda path: path.stem)
+def test_every_notebook_takes_the_standard_parameters(path):
+    standard = {"profile": "smoke", "seeds": [0], "device": "cpu", "data_root": "x", "out_root": "y"}
+    batch.check_parameters(path, standard)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A project with two notebooks of its own: one that works, one that fails."""
+    write_notebook(tmp_path / "home" / "notebooks", "good", "print(profile, scale)")
+    write_notebook(tmp_path / "home" / "notebooks", "bad", "kept = 1", "1 / (kept - 1)", "print('never')")
+    monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
+    good, bad = batch.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, parallel=2)
+    assert good.failure is None
+    executed = nbformat.read(good.executed, as_version=4)
+    assert good.executed == tmp_path / "figures" / "smoke" / "good.ipynb"
+    assert executed.cells[-1].outputs[0]["text"] == "smoke 2.5\n"
+    assert "1 / (kept - 1)" in bad.failure
+    assert "ZeroDivisionError: division by zero" in bad.failure
+    partial = nbformat.read(bad.executed, as_version=4)
+    assert not partial.cells[-1].outputs
+
+
+def test_the_shell_reports_failures_by_exit_code(home):
+    result = wsolkit("reproduce", "--profile", "smoke")
+    assert result.returncode == 1
+    assert "bad failed in" in result.stderr
+    assert "ZeroDivisionError" in result.stderr
+    assert "done    good" in result.stdout
+    assert wsolkit("reproduce", "good", "--profile", "smoke").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce", "--profile", "demmo"], "Unknown profile 'demmo'. Did you mean 'demo'"),
+        (["reproduce", "god"], "Unknown notebook 'god'. Did you mean 'good'"),
+        (["reproduce", "good", "--set", "sede=1"], "Unknown parameter of good 'sede'"),
+        (["reproduce", "good", "--set", "seeds=1"], "Parameter seeds = 1 of good: expected list[int]"),
+        (["train", "nothing.json"], "Cannot read a recipe from nothing.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(home, tmp_path, arguments, message):
+    result = wsolkit(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "figures").exists()
+
+
+def test_an_output_folder_that_cannot_be_written(home, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", str(tmp_path / "file"))
+    assert result.returncode == 2
+    assert "Cannot write in" in result.stderr
+
+
+def test_train_from_the_shell(tiny, tmp_path):
+    (tmp_path / "recipe.json").write_text(tiny.to_json())
+    result = wsolkit("train", tmp_path / "recipe.json")
+    assert result.returncode == 0, result.stderr
+    folder = Path(result.stdout.strip())
+    assert folder == tmp_path / "runs" / tiny.key
+    assert json.loads((folder / "run.json").read_text())["recipe"] == tiny.key
+
+
+def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "kernels" / "wsolkit"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/usr/bin/true", "-f", "{connection_file}"], "display_name": "other", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(WsolkitError, match="another environment. Register it with: .* -m ipykernel install"):
+        batch.check_kernel()
+
+
+def test_a_study_checks_its_parameters(tmp_path):
+    with pytest.raises(RecipeError, match="no two alike"):
+        study.open_study("x", "smoke", seeds=[1, 1])
+    with pytest.raises(RecipeError, match="at least one"):
+        study.open_study("x", "smoke", seeds=[])
+    with pytest.raises(RecipeError, match="Unknown profile"):
+        study.open_study("x", "smok")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WsolkitError, match="Cannot write in"):
+        study.open_study("x", "smoke", out_root=tmp_path / "file")
+
+
+def test_the_default_profile_can_be_set_from_outside(monkeypatch):
+    assert study.open_study("x").profile.name == "demo"
+    monkeypatch.setenv("WSOLKIT_PROFILE", "smoke")
+    assert study.open_study("x").profile.name == "smoke"
+    assert study.open_study("x", "demo").profile.name == "demo"

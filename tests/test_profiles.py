@@ -1,0 +1,65 @@
+import pytest
+
+from wsolkit import profiles
+from wsolkit.errors import RecipeError
+from wsolkit.recipes import Recipe
+
+READY = ("smoke", "demo", "photos")
+
+
+@pytest.mark.parametrize("name", READY)
+def test_every_experiment_of_table_7_is_a_recipe_of_its_own(name):
+    profile = profiles.get(name)
+    rows = [(), ("drop",), ("sim",), ("sim", "norm"), ("drop", "sim"), ("drop", "sim", "norm")]
+    recipes = [profile.recipe(losses=losses, seed=seed) for losses in rows for seed in profile.seeds]
+    assert len({recipe.key for recipe in recipes}) == len(rows) * len(profile.seeds)
+    assert len({recipe.pretrained.key for recipe in recipes}) == 1
+    for losses, recipe in zip(rows, recipes[:: len(profile.seeds)], strict=True):
+        weights = {name for name in profiles.LOSSES if recipe.method_options.get(f"lambda_{name}", 0) > 0}
+        assert weights == set(losses)
+        assert recipe.method == ("bridging" if losses else "cam")
+    fields = {(r.dataset, r.epochs, r.lr_former, r.batch_size, r.crop_size) for r in recipes}
+    assert len(fields) == 1
+
+
+def test_fine_grained_data_take_the_mask_over_all_classes():
+    demo = profiles.get("demo")
+    assert demo.recipe(dataset="CUB").method_options["norm_mask"] == "any_class"
+    assert demo.recipe(dataset="ImageNet-1K").method_options["norm_mask"] == "target"
+
+
+def test_options_can_be_changed_for_a_sweep():
+    demo = profiles.get("demo")
+    changed = demo.recipe(lambda_sim=4.0)
+    assert changed.method_options == demo.recipe().method_options | {"lambda_sim": 4.0}
+
+
+def test_pretraining_never_sees_the_classes_of_the_photos():
+    recipe = profiles.get("photos").recipe()
+    own, before = recipe.dataset_options, recipe.pretrained.dataset_options
+    chosen, earlier = ({*range(o["first_class"], o["first_class"] + o["classes"])} for o in (own, before))
+    assert not chosen & earlier
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "CUBS"}, "Unknown data set of the paper 'CUBS'. Did you mean 'CUB'"),
+        ({"backbone": "VGG19"}, "Unknown backbone of the paper 'VGG19'. Did you mean 'VGG16'"),
+        ({"losses": ("simm",)}, "Unknown loss term 'simm'"),
+        ({"lambda_sims": 1.0}, "unknown name 'lambda_sims'"),
+    ],
+)
+def test_unknown_words_are_refused(arguments, message):
+    with pytest.raises(RecipeError, match=message):
+        profiles.get("demo").recipe(**arguments)
+
+
+def test_unknown_profile():
+    with pytest.raises(RecipeError, match="Unknown profile 'dem'. Did you mean 'demo'"):
+        profiles.get("dem")
+
+
+def test_recipes_of_a_profile_survive_json():
+    recipe = profiles.get("demo").recipe()
+    assert Recipe.from_json(recipe.to_json()) == recipe

@@ -1,0 +1,85 @@
+"""The project's own files agree with each other and with what the README says."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import wsolkit
+from wsolkit.paths import notebooks_root
+
+ROOT = Path(wsolkit.__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs a clone of the project")
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_agrees_with_pyproject(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    extras = project["optional-dependencies"]
+    assert set(pip) == {*project["dependencies"], *extras["notebooks"], *extras["dev"], "-e ."}
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+
+
+def test_every_requirement_has_a_lower_bound_and_no_upper(project):
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in requirements), requirements
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#\s]+)\)|src=\"([^\"]+)\"", text)
+    local = [a or b for a, b in targets if not (a or b).startswith("http")]
+    assert local
+    for target in local:
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_names_every_notebook_and_only_make_targets_that_exist():
+    text = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for notebook in notebooks_root().glob("*.ipynb"):
+        assert notebook.stem in text
+    for target in set(re.findall(r"\bmake ([a-z]+)", text)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_readme_commands_exist():
+    text = (ROOT / "README.md").read_text()
+    from typer.main import get_command
+
+    from wsolkit.cli import app
+
+    commands = get_command(app).commands
+    used = set(re.findall(r"^\s*(?:\.venv/bin/)?wsolkit ([a-z]+)(.*)$", text, re.MULTILINE))
+    assert used
+    for name, rest in used:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, rest)
+
+
+def test_no_file_is_longer_than_the_house_allows():
+    for path in [*(ROOT / "wsolkit").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_importing_the_package_does_no_work():
+    code = "import sys, wsolkit; assert not {'torch', 'matplotlib', 'pandas'} & set(sys.modules)"
+    import sys
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tables_figures_of_the_demo_are_committed_and_small():
+    folder = ROOT / "figures" / "demo"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8_000_000
+    for notebook in notebooks_root().glob("*.ipynb"):
+        assert list(folder.glob(f"{notebook.stem}*.png")), notebook.stem

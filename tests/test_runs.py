@@ -1,0 +1,116 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit import runs, training
+from wsolkit.errors import CheckpointError, TrainingError, WsolkitError
+from wsolkit.runs import RunStore
+
+
+def test_a_run_is_trained_once_and_complete(store, tiny):
+    assert store.find(tiny) is None
+    run = store.get(tiny)
+    stamp = (run.folder / training.LAST).stat().st_mtime_ns
+    assert store.get(tiny) == run == store.find(tiny)
+    assert (run.folder / training.LAST).stat().st_mtime_ns == stamp
+    assert len(run.history()) == 3
+    info = run.info()
+    assert info["recipe"] == tiny.key
+    assert info["epochs_trained"] == 3
+    assert info["device"] == "cpu"
+
+
+def test_the_report_is_that_of_the_selected_weights(store, tiny, place):
+    from wsolkit.evaluation import evaluate
+
+    run = store.get(tiny)
+    again = evaluate(run.model(), place.open(tiny, "test"), tiny.threshold_step)
+    for metric in ("top1_loc", "top5_loc", "gt_known_loc", "max_box_acc_v2"):
+        assert run.report().rate(metric) == pytest.approx(again.rate(metric), rel=1e-12, abs=0)
+    assert run.report().images["iou"].tolist() == pytest.approx(again.images["iou"].tolist(), rel=1e-12)
+
+
+def test_pretraining_is_a_run_of_its_own_and_shared(store, tiny):
+    before = tiny.changed(dataset="synthetic_objects", method="cam", method_options={})
+    first, second = (tiny.changed(pretrained=before, seed=seed) for seed in (0, 1))
+    store.get_all([first, second])
+    trained = sorted(path.name for path in store.root.iterdir() if path.is_dir())
+    assert trained == sorted(recipe.key for recipe in (before, first, second))
+
+
+def test_several_at_once_give_the_same_as_one_after_the_other(store, tiny, tmp_path):
+    before = tiny.changed(dataset="synthetic_objects", method="cam", method_options={})
+    recipes = [tiny.changed(pretrained=before, seed=seed) for seed in (0, 1)] + [tiny.changed(pretrained=before)]
+    together = store.get_all(recipes, jobs=2)
+    alone = RunStore(tmp_path / "other", store.place).get_all(recipes, jobs=1)
+    for a, b in zip(together, alone, strict=True):
+        assert a.recipe == b.recipe
+        assert (a.folder / training.HISTORY).read_text() == (b.folder / training.HISTORY).read_text()
+        for part in runs.REPORT:
+            assert (a.folder / f"test-{part}.csv").read_bytes() == (b.folder / f"test-{part}.csv").read_bytes()
+
+
+def test_a_failing_run_does_not_hide_and_the_others_stay(store, tiny):
+    broken = tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99)
+    with pytest.raises(TrainingError, match="not finite any more"):
+        store.get_all([tiny, broken], jobs=2)
+    assert store.find(broken) is None
+    assert store.get(tiny).info()["recipe"] == tiny.key
+
+
+def _train(root, place, recipe):
+    RunStore(root, place).get(recipe)
+
+
+def test_two_processes_train_one_recipe_once(store, tiny):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_train, args=(store.root, store.place, tiny)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    assert store.find(tiny).info()["epochs_trained"] == 3
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_end(store, tmp_path):
+    recipe = tiny_recipe(epochs=40, dataset_options={"train_weaksup": 48, "train_fullsup": 8, "test": 8})
+    worker = multiprocessing.get_context("spawn").Process(target=_train, args=(store.root, store.place, recipe))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while store.finished_epochs(recipe) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    done = store.finished_epochs(recipe)
+    assert 3 <= done < 40
+    resumed = store.get(recipe)
+    assert resumed.info()["epochs_trained"] == 40 - done
+    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    for name in (training.BEST, training.LAST, training.HISTORY):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_damaged_run_is_named(store, tiny):
+    run = store.get(tiny)
+    path = run.folder / training.BEST
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"best\.safetensors"):
+        run.model()
+
+
+def test_a_store_that_cannot_be_written_is_an_error_of_the_kit(place, tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WsolkitError, match="Cannot write in"):
+        RunStore(tmp_path / "file", place).get(tiny)
+
+
+def test_the_recipe_lies_beside_the_run(store, tiny):
+    run = store.get(tiny)
+    assert json.loads((run.folder / runs.RECIPE).read_text()) == json.loads(tiny.to_json())

@@ -1,0 +1,225 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import tiny_recipe
+from wsolkit import checkpoints, methods, training
+from wsolkit.batches import epoch_generator, normalise, random_crops, training_batches
+from wsolkit.datasets import CachedDataset, open_dataset
+from wsolkit.errors import CheckpointError, TrainingError
+from wsolkit.methods import bridging
+
+
+def run(recipe, folder, place, **more):
+    folder.mkdir(exist_ok=True)
+    model = training.train(recipe, folder, place, **more)
+    return model, pd.read_csv(folder / training.HISTORY)
+
+
+def same_weights(first, second) -> bool:
+    return all((a == b).all() for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+class StopAfter:
+    """Asks for a stop after some steps."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def __call__(self) -> bool:
+        self.steps -= 1
+        return self.steps <= 0
+
+
+def test_history_tells_stages_rates_and_terms(tiny, tmp_path, place):
+    _, history = run(tiny, tmp_path / "run", place)
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["stage"].tolist() == ["warm", "main", "main"]
+    assert history["lr_latter"].tolist() == pytest.approx([0.05, 0.05, 0.01])
+    assert history["loss_sim"].isna().tolist() == [True, False, False]
+    options = tiny.method_options
+    weighted = history["loss_ce"] + options["lambda_drop"] * history["loss_drop"]
+    weighted += (options["lambda_sim"] * history["loss_sim"] + options["lambda_norm"] * history["loss_norm"]).fillna(0)
+    assert history["loss_total"].tolist() == pytest.approx(weighted.tolist(), rel=1e-5)
+    assert history["fullsup_max_box_acc_v2"].between(0, 1).all()
+
+
+def test_training_learns(tmp_path, place):
+    recipe = tiny_recipe(epochs=12, lr_decay_epochs=(10,), dataset_options={"train_weaksup": 60})
+    _, history = run(recipe, tmp_path / "run", place)
+    assert history["loss_ce"].iloc[-1] < 0.6 * history["loss_ce"].iloc[0]
+    assert history["train_top1_cls"].iloc[-1] > 0.5
+
+
+def test_the_same_recipe_gives_the_same_numbers(tiny, tmp_path, place):
+    first, history = run(tiny, tmp_path / "a", place)
+    second, again = run(tiny, tmp_path / "b", place)
+    other, different = run(tiny.changed(seed=1), tmp_path / "c", place)
+    assert same_weights(first, second)
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+    assert not same_weights(first, other)
+    assert history["loss_ce"].tolist() != different["loss_ce"].tolist()
+
+
+@pytest.mark.parametrize("steps", [1, 4, 8])
+def test_a_stopped_run_resumes_to_the_very_same_end(tiny, tmp_path, place, steps):
+    whole, history = run(tiny, tmp_path / "whole", place)
+    folder = tmp_path / "parts"
+    with pytest.raises(training.Stopped, match="goes on from epoch"):
+        run(tiny, folder, place, should_stop=StopAfter(steps))
+    resumed, again = run(tiny, folder, place)
+    assert same_weights(whole, resumed)
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+
+
+def test_an_interrupt_leaves_a_run_that_resumes(tiny, tmp_path, place, monkeypatch):
+    whole, _ = run(tiny, tmp_path / "whole", place)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, tmp_path / "parts", place, should_stop=interrupt)
+    resumed, _ = run(tiny, tmp_path / "parts", place)
+    assert same_weights(whole, resumed)
+
+
+def test_the_selected_epoch_is_the_best_on_train_fullsup(tmp_path, place):
+    recipe = tiny_recipe(epochs=5)
+    _, history = run(recipe, tmp_path / "run", place)
+    _, header = checkpoints.load(tmp_path / "run" / training.BEST)
+    assert header == {"epoch": int(history["fullsup_max_box_acc_v2"].idxmax()) + 1, "recipe": recipe.key}
+    run(recipe.changed(select_by="last"), tmp_path / "last", place)
+    assert checkpoints.load(tmp_path / "last" / training.BEST)[1]["epoch"] == 5
+
+
+def test_pretraining_gives_everything_but_the_classifier(tiny, tmp_path, place):
+    before, _ = run(tiny, tmp_path / "before", place)
+    recipe = tiny.changed(pretrained=tiny, dataset="synthetic_objects")
+    model = training._initial_model(recipe, 10, before.state_dict())
+    fresh = training._initial_model(recipe.changed(pretrained=None), 10, None)
+    for name, tensor in model.state_dict().items():
+        expected = fresh if name.startswith("classifier.") else before
+        assert (tensor == expected.state_dict()[name]).all(), name
+
+
+@pytest.mark.parametrize("term", ["sim", "ce"])
+def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, place, monkeypatch, term):
+    original = bridging.step
+    calls = []
+
+    def broken(*arguments):
+        outcome = original(*arguments)
+        calls.append(1)
+        if len(calls) == 5:
+            value = outcome.terms[term]
+            return methods.Step(outcome.logits, outcome.terms | {term: value._replace(value=value.value * float("nan"))})
+        return outcome
+
+    monkeypatch.setattr(bridging, "step", broken)
+    with pytest.raises(TrainingError, match=f"epoch 2, step 2, term '{term}'"):
+        run(tiny, tmp_path / "run", place)
+    # The first epoch is kept, and without the fault the run goes on from there.
+    assert len(pd.read_csv(tmp_path / "run" / training.HISTORY)) == 1
+    monkeypatch.undo()
+    assert len(run(tiny, tmp_path / "run", place)[1]) == 3
+
+
+def test_a_diverging_run_is_reported_not_scored(tiny, tmp_path, place):
+    with pytest.raises(TrainingError, match="not finite any more: epoch 1"):
+        run(tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99), tmp_path / "run", place)
+
+
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, place):
+    run(tiny, tmp_path / "run", place)
+    path = tmp_path / "run" / training.LAST
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is not a checkpoint, or is cut short"):
+        run(tiny, tmp_path / "run", place)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this kit"):
+        checkpoints.load(tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="missing"):
+        checkpoints.load(tmp_path / "missing.safetensors")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path, place):
+    run(tiny, tmp_path / "run", place)
+    tensors, _ = checkpoints.load(tmp_path / "run" / training.BEST)
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match="does not fit Linear"):
+        checkpoints.load_into(model, tensors, tmp_path)
+
+
+def test_writing_a_checkpoint_is_all_or_nothing(tmp_path):
+    path = tmp_path / "a.safetensors"
+    checkpoints.save(path, {"x": torch.ones(2)}, {"epoch": 1})
+    with pytest.raises(TypeError):
+        checkpoints.save(path, {"x": torch.zeros(2)}, {"epoch": object()})
+    tensors, header = checkpoints.load(path)
+    assert tensors["x"].tolist() == [1, 1]
+    assert header == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_an_unknown_device_is_explained(tiny, tmp_path):
+    with pytest.raises(TrainingError, match="'gpu7' is not to be had here; 'auto' or 'cpu' always is"):
+        run(tiny, tmp_path / "run", training.Place(device="gpu7"))
+
+
+def test_normalise_by_hand():
+    pixels = np.array([[[[0, 128, 255]]]], np.uint8)
+    expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert normalise(pixels).flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_random_crops_are_windows_of_the_image_some_mirrored(generator):
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), np.uint8)
+    before = images.copy()
+    crops = random_crops(images, 9, generator)
+    mirrored = 0
+    for crop, image in zip(crops, images, strict=True):
+        windows = [image[y : y + 9, x : x + 9] for y in range(4) for x in range(4)]
+        plain = any((crop == window).all() for window in windows)
+        flipped = any((crop == window[:, ::-1]).all() for window in windows)
+        assert plain != flipped
+        mirrored += flipped
+    assert 8 < mirrored < 32
+    assert (images == before).all()
+
+
+def test_an_epoch_shows_every_image_once(tmp_path):
+    data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 21}))
+    batches = list(training_batches(data, 5, 32, epoch_generator(0, 1), "cpu"))
+    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]
+    even = list(training_batches(data, 7, 32, epoch_generator(0, 1), "cpu"))
+    assert sorted(torch.cat([labels for _, labels in even]).tolist()) == sorted(data.labels.tolist())
+
+
+def test_image_and_label_stay_together(tmp_path):
+    """Reading in the order of the disk must not separate them."""
+    data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 30}), tmp_path)
+    looked_up = {normalise(data.images[i : i + 1]).sum().item(): int(data.labels[i]) for i in range(30)}
+    for images, labels in training_batches(data, 8, 32, epoch_generator(1, 2), "cpu"):
+        for image, label in zip(images, labels, strict=True):
+            nearest = min(looked_up, key=lambda total: abs(total - image.sum().item()))
+            assert looked_up[nearest] == label
+
+
+def test_epoch_generators_differ_by_seed_and_epoch():
+    draws = {epoch_generator(seed, epoch).initial_seed() for seed in range(5) for epoch in range(5)}
+    assert len(draws) == 25
+
+
+def test_provenance_is_plain_json(place):
+    info = json.loads(json.dumps(training.provenance(place)))
+    assert info["device"] == "cpu"
+    assert info["torch"] == torch.__version__
