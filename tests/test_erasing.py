@@ -18,7 +18,7 @@ def test_certain_dropout_zeroes_exactly_the_attended_cells_over_all_channels():
     before = FEATURES.clone()
     dropped = AttentiveDropout(0.8, 1.0)(FEATURES)
     assert dropped.tolist() == [[[[0.0, 0.5], [0.0, 0.0]], [[0.0, 1.5], [0.0, 0.0]]]]
-    assert (FEATURES == before).all()
+    assert (before == FEATURES).all()
 
 
 def test_dropout_is_the_identity_in_evaluation_and_at_probability_zero():

@@ -66,7 +66,9 @@ def test_mean_of_cam_plus_bias_is_the_logit(features, weight, generator):
 def test_gradients_are_finite_at_a_zero_feature():
     features = torch.zeros(1, 2, 1, 2, requires_grad=True)
     weight = torch.ones(3, 2, requires_grad=True)
-    both = maps.similarity_map(features, weight).sum() + maps.target_similarity(features, weight, torch.tensor([1])).sum()
+    both = (
+        maps.similarity_map(features, weight).sum() + maps.target_similarity(features, weight, torch.tensor([1])).sum()
+    )
     (both + maps.norm_map(features).sum() + maps.min_max(maps.norm_map(features)).sum()).backward()
     assert torch.isfinite(features.grad).all()
     assert torch.isfinite(weight.grad).all()

@@ -68,7 +68,9 @@ def test_bad_fields_are_named(fields, message):
         tiny_recipe(**fields)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"dataset": "synthetic_birds"}', '{"dataset": 3, "backbone": "mini_vgg"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"dataset": "synthetic_birds"}', '{"dataset": 3, "backbone": "mini_vgg"}']
+)
 def test_bad_json_is_one_line(text):
     with pytest.raises(RecipeError, match="Not a recipe") as caught:
         Recipe.from_json(text)

@@ -37,7 +37,8 @@ def test_summary_by_hand(summary):
 
 def test_the_shown_table_has_ours_the_papers_and_the_effect(summary):
     effect = pd.DataFrame(
-        {"effect_pct": [20.0], "low_pct": [-1.0], "high_pct": [41.0], "clear": [False]}, index=pd.Index(["sim"], name="row")
+        {"effect_pct": [20.0], "low_pct": [-1.0], "high_pct": [41.0], "clear": [False]},
+        index=pd.Index(["sim"], name="row"),
     )
     shown = tables.beside_paper(summary, effect, "Tab. 7 in smoke")
     html = shown.to_html()

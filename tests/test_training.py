@@ -116,7 +116,9 @@ def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, place, monkeypa
         calls.append(1)
         if len(calls) == 5:
             value = outcome.terms[term]
-            return methods.Step(outcome.logits, outcome.terms | {term: value._replace(value=value.value * float("nan"))})
+            return methods.Step(
+                outcome.logits, outcome.terms | {term: value._replace(value=value.value * float("nan"))}
+            )
         return outcome
 
     monkeypatch.setattr(bridging, "step", broken)

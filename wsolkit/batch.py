@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -14,13 +14,12 @@ from types import UnionType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from tqdm.auto import tqdm
 
 from wsolkit import paths, profiles
 from wsolkit.errors import RecipeError, WsolkitError, unknown
 from wsolkit.files import writable_folder
 from wsolkit.plugins import explain
-from wsolkit.progress import WATCH_VARIABLE, last_line
+from wsolkit.progress import WATCH_VARIABLE, last_line, progress
 
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
@@ -129,6 +128,7 @@ def reproduce(
     profile: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     parallel: int = 1,
+    on_done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
 
@@ -137,6 +137,7 @@ def reproduce(
         profile: name of the profile; None means the notebooks' own default.
         parameters: further parameters, each checked against every notebook before anything runs.
         parallel: notebooks executed at once.
+        on_done: called with each outcome as it comes.
 
     Returns:
         One outcome a notebook, in order; a failure does not keep the others from running.
@@ -155,24 +156,27 @@ def reproduce(
     with (
         tempfile.TemporaryDirectory() as watched,
         ProcessPoolExecutor(parallel, get_context("spawn")) as pool,
-        tqdm(total=len(notebooks), unit="notebook", desc=f"notebooks ({chosen.name})") as bar,
     ):
         tasks = {
             pool.submit(_execute, notebook, out / notebook.name, given, Path(watched) / notebook.stem): notebook.stem
             for notebook in notebooks
         }
-        _follow(tasks, Path(watched), bar)
+        _follow(tasks, Path(watched), on_done)
         return [task.result() for task in tasks]
 
 
-def _follow(tasks: Mapping[Future, str], watched: Path, bar: tqdm) -> None:
+def _follow(tasks: Mapping[Future, str], watched: Path, on_done: Callable[[Outcome], None]) -> None:
     """Wait for all tasks, showing what each running notebook reports."""
     waiting = set(tasks)
-    while waiting:
-        finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-        bar.update(len(finished))
-        states = [f"{tasks[task]}: {line}" for task in waiting if (line := last_line(watched / tasks[task]))]
-        bar.set_postfix_str(" | ".join(states))
+    with progress(title="notebooks", total=len(tasks), unit="notebook") as bar:
+        while waiting:
+            finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for task in finished:
+                bar.clear()
+                on_done(task.result())
+            bar.update(len(finished))
+            states = [f"{tasks[task]}: {line}" for task in waiting if (line := last_line(watched / tasks[task]))]
+            bar.set_postfix_str(" | ".join(states))
 
 
 def _execute(notebook: Path, executed: Path, parameters: dict, watch: Path) -> Outcome:
@@ -187,4 +191,6 @@ def _execute(notebook: Path, executed: Path, parameters: dict, watch: Path) -> O
         )
     except papermill.PapermillExecutionError as error:
         failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
+    except Exception as error:  # a kernel that dies, a full disk: the other notebooks still run
+        failure = f"the kernel: {type(error).__name__}: {error}"
     return Outcome(notebook.stem, executed, time.monotonic() - start, failure)

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsolkit.errors import WsolkitError
+
+if TYPE_CHECKING:
+    from wsolkit.batch import Outcome
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
@@ -39,14 +42,8 @@ def reproduce(
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path.expanduser().resolve()) for name, path in roots.items() if path is not None}
-    outcomes = batch.reproduce(names or [], profile, parameters, parallel)
-    for outcome in outcomes:
-        state = "failed" if outcome.failure else "done"
-        typer.echo(f"{state:6}  {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
-    failures = [outcome for outcome in outcomes if outcome.failure]
-    for outcome in failures:
-        typer.echo(f"\n{outcome.notebook} failed in {outcome.failure}", err=True)
-    if failures:
+    outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
+    if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -67,6 +64,13 @@ def train(
     typer.echo(run.folder)
 
 
+def _report(outcome: "Outcome") -> None:
+    state = "failed" if outcome.failure else "done"
+    typer.echo(f"{state:6}  {outcome.notebook:20} {outcome.seconds:7.1f} s  {outcome.executed}")
+    if outcome.failure:
+        typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
+
+
 def main() -> None:
     """Entry point: an error that the user can put right is one line and exit code 2, without a traceback."""
     try:
@@ -74,5 +78,3 @@ def main() -> None:
     except WsolkitError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
-
-

@@ -164,5 +164,5 @@ def fixed_box_ious(data: CachedDataset, margin: float) -> np.ndarray:
 
 def centred_margin(data: CachedDataset) -> float:
     """The margin, among multiples of 1/32, whose fixed box is right most often on ``data`` (give train-fullsup)."""
-    margins = [step / 32 for step in range(0, 13)]
+    margins = [step / 32 for step in range(13)]
     return max(margins, key=lambda margin: (fixed_box_ious(data, margin) >= GT_KNOWN_IOU).mean())

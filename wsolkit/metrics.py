@@ -83,8 +83,10 @@ class BoxMeter:
         true_boxes = [_checked_boxes(each, index) for index, each in enumerate(boxes)]
         if len(true_boxes) != len(maps):
             raise ValueError(f"Received {len(maps)} score maps and boxes of {len(true_boxes)} images.")
-        ious = np.stack([self._best_ious(m, b) for m, b in zip(maps, true_boxes, strict=True)]) if len(maps) else (
-            np.zeros((0, len(self.thresholds)))
+        ious = (
+            np.stack([self._best_ious(m, b) for m, b in zip(maps, true_boxes, strict=True)])
+            if len(maps)
+            else (np.zeros((0, len(self.thresholds))))
         )
         self._hits += (ious[..., None] >= np.array(self.iou_thresholds)).sum(0)
         self._images += len(maps)

@@ -29,8 +29,8 @@ def figures_root() -> Path:
 
 def notebooks_root() -> Path:
     """The notebooks: ``notebooks/`` of the clone, else those that were installed with the package."""
-    package = Path(__file__).resolve().parent
-    return next(path for path in (home() / "notebooks", package / "notebooks") if path.is_dir() or path.parent == package)
+    installed = Path(__file__).resolve().parent / "notebooks"
+    return installed if installed.is_dir() else home() / "notebooks"
 
 
 def _folder(variable: str, name: str) -> Path:

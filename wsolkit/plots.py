@@ -19,11 +19,20 @@ STYLE = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.5,
+    "grid.color": "0.88",
     "figure.constrained_layout.use": True,
 }
-COLOURS = dict(zip(("ours", "paper", "true", "baseline"), sns.color_palette("colorblind").as_hex(), strict=False))
-"""Colour-blind safe, one meaning each: what we measured, what the paper prints, true boxes, trivial baselines."""
+_PALETTE = sns.color_palette("colorblind").as_hex()
+
+COLOURS = {
+    "ours": _PALETTE[0],
+    "paper": _PALETTE[1],
+    "baseline": _PALETTE[3],
+    "true box": _PALETTE[9],
+    "predicted box": _PALETTE[1],
+}
+"""Colour-blind safe: what we measured, what the paper prints, boxes that never look, and the boxes in pictures."""
 
 MAP_COLOURS = "magma"
 
@@ -43,15 +52,24 @@ def ablation(summary: pd.DataFrame, baselines: pd.DataFrame, names: Mapping[str,
         for axis, (metric, printed) in zip(np.atleast_1d(axes), names.items(), strict=True):
             part = summary.xs(metric, level="metric")
             places = np.arange(len(part))
-            axis.barh(places, part["mean_pct"], xerr=part["sd_pct"].fillna(0), color=COLOURS["ours"], height=0.62,
-                      error_kw={"elinewidth": 1, "capsize": 2}, label=f"here ({profile}), mean ± deviation over seeds")
+            axis.barh(
+                places,
+                part["mean_pct"],
+                xerr=part["sd_pct"].fillna(0),
+                color=COLOURS["ours"],
+                height=0.62,
+                error_kw={"elinewidth": 1, "capsize": 2},
+                label=f"here ({profile}), mean ± deviation over seeds",
+            )
             axis.plot(part["paper_pct"], places, "D", color=COLOURS["paper"], markersize=5, label="paper (real CUB)")
             _baseline_lines(axis, baselines, metric)
             axis.set(title=printed, xlim=(0, 100), xlabel="images localized (%)", yticks=places, yticklabels=part.index)
             axis.grid(visible=False, axis="y")
         axis.invert_yaxis()
         handles, labels = axis.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        order = sorted(range(len(labels)), key=lambda number: not labels[number].startswith("here"))
+        shown = [handles[number] for number in order], [labels[number] for number in order]
+        figure.legend(*shown, loc="outside lower center", ncols=len(labels))
         return figure
 
 
@@ -82,13 +100,13 @@ def map_grid(
         axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)
         for row, image in enumerate(images):
             axes[row, 0].imshow(image)
-            _draw_boxes(axes[row, 0], true_boxes[row], COLOURS["true"])
+            _draw_boxes(axes[row, 0], true_boxes[row], COLOURS["true box"])
             for axis, (title, maps) in zip(axes[row, 1:], columns.items(), strict=True):
                 axis.imshow(image.mean(-1), cmap="gray")
                 axis.imshow(maps[row], cmap=MAP_COLOURS, alpha=0.72, vmin=0, vmax=1)
-                _draw_boxes(axis, true_boxes[row], COLOURS["true"])
+                _draw_boxes(axis, true_boxes[row], COLOURS["true box"])
                 if boxes and title in boxes:
-                    _draw_boxes(axis, boxes[title][row], COLOURS["paper"])
+                    _draw_boxes(axis, boxes[title][row], COLOURS["predicted box"])
             if titles:
                 axes[row, 0].set_ylabel(titles[row], fontsize=8)
         for axis, title in zip(axes[0], ["image", *columns], strict=True):
@@ -122,5 +140,5 @@ def samples(images: Sequence[np.ndarray], labels: Sequence[str], true_boxes: Seq
         for axis, image, label, boxes in zip(axes, images, labels, true_boxes, strict=False):
             axis.imshow(image)
             axis.set_title(label, fontsize=7)
-            _draw_boxes(axis, boxes, COLOURS["true"])
+            _draw_boxes(axis, boxes, COLOURS["true box"])
         return figure

@@ -1,17 +1,21 @@
 """Progress bars: in a notebook, in a terminal, or written to a file that the batch watches."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm as plain_bar
+from tqdm.asyncio import tqdm as terminal_bar
 from tqdm.auto import tqdm
 
 WATCH_VARIABLE = "WSOLKIT_PROGRESS_FILE"
 """Environment variable that names a file to write bars to instead of showing them."""
 
-_watched = {}
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def progress(items: Iterable | None = None, title: str = "", total: int | None = None, unit: str = "it") -> tqdm:
@@ -28,22 +32,20 @@ def progress(items: Iterable | None = None, title: str = "", total: int | None =
         terminal would show it, it is silent.
     """
     shown = {"desc": title, "total": total, "unit": unit, "leave": False}
-    watch = os.environ.get(WATCH_VARIABLE)
-    if watch:
-        return plain_bar(items, file=_open_once(watch), **shown)
-    silent = issubclass(tqdm, plain_bar) and tqdm.__module__ == "tqdm.asyncio" and not sys.stderr.isatty()
-    return tqdm(items, disable=silent, **shown)
+    if watch := os.environ.get(WATCH_VARIABLE):
+        return plain_bar(items, file=_watched(watch), ncols=100, **shown)
+    in_notebook = tqdm is not terminal_bar
+    return tqdm(items, disable=not (in_notebook or sys.stderr.isatty()), **shown)
 
 
 def last_line(watch: Path) -> str:
     """The newest state of the bars written to ``watch``, or an empty text."""
     if not watch.exists():
         return ""
-    lines = watch.read_text(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    text = _ESCAPES.sub("", watch.read_text(errors="replace")).replace("\r", "\n")
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "")
 
 
-def _open_once(path: str):
-    if path not in _watched:
-        _watched[path] = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the process
-    return _watched[path]
+@cache
+def _watched(path: str) -> TextIO:
+    return open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - open as long as the process writes bars

@@ -141,9 +141,7 @@ class RunStore:
         planned = {recipe for wave in earlier for recipe in wave}
         return [*earlier, [recipe for recipe in missing if recipe not in planned]]
 
-    def _train(
-        self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]
-    ) -> None:
+    def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
         model = training.train(recipe, folder, self.place, initial, should_stop)
         seconds = time.monotonic() - start

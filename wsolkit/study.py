@@ -75,9 +75,10 @@ class Study:
         with atomic_file(path) as partial:
             figure.savefig(partial, format="png", dpi=160)
         buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=72)
+        # JPEG: pictures on noise would make the notebook several times larger as PNG.
+        figure.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 82})
         pyplot.close(figure)
-        return Image(data=buffer.getvalue())
+        return Image(data=buffer.getvalue(), format="jpeg")
 
 
 def open_study(

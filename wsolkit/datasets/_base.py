@@ -77,10 +77,7 @@ class CachedDataset(WsolDataset):
         """
         self.name, self.split, self.size = source.name, source.split, source.size
         self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
-        if folder is None:
-            arrays = _read_all(source)
-        else:
-            arrays = _read_through(source, Path(folder))
+        arrays = _read_all(source) if folder is None else _read_through(source, Path(folder))
         self.images, self._boxes, self._box_ends, self._masks, self._ids = (
             arrays[name] for name in ("images", "boxes", "box_ends", "masks", "ids")
         )

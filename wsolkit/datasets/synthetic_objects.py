@@ -39,7 +39,9 @@ def _quadruped(rng: np.random.Generator) -> list[Part]:
     return [
         Part(polygon((-0.6, -0.12), (-0.95, -0.5 + rng.uniform(-0.2, 0.5)), (-0.6, 0.04)), coat * 0.8),
         *legs,
-        Part(blob((-0.68, -0.1), (-0.3, -0.25), (0.3, -0.26), (0.62, -0.18), (0.6, 0.18), (0, 0.24), (-0.6, 0.2)), coat),
+        Part(
+            blob((-0.68, -0.1), (-0.3, -0.25), (0.3, -0.26), (0.62, -0.18), (0.6, 0.18), (0, 0.24), (-0.6, 0.2)), coat
+        ),
         Part(ellipse(rng.uniform(-0.4, 0.2), -0.02, 0.22, 0.15), patch),
         Part(polygon((0.42, -0.2), (0.6, -0.62), (0.82, -0.5), (0.64, 0.02)), coat),
         Part(polygon((0.6, -0.72), (0.66, -0.92), (0.78, -0.7)), patch),
@@ -73,7 +75,12 @@ def _car(rng: np.random.Generator) -> list[Part]:
         Part(polygon((-0.62, -0.1), (-0.38, roof), (0.3, roof), (0.62, -0.1)), paint * 0.85),
         Part(polygon((-0.48, -0.1), (-0.32, roof + 0.07), (-0.06, roof + 0.07), (-0.06, -0.1)), GLASS),
         Part(polygon((0.02, -0.1), (0.02, roof + 0.07), (0.25, roof + 0.07), (0.48, -0.1)), GLASS),
-        Part(blob((-1, 0.02), (-0.7, -0.13), (0, -0.13), (0.75, -0.12), (1, 0.06), (0.98, 0.28), (0, 0.3), (-0.98, 0.28)), paint),
+        Part(
+            blob(
+                (-1, 0.02), (-0.7, -0.13), (0, -0.13), (0.75, -0.12), (1, 0.06), (0.98, 0.28), (0, 0.3), (-0.98, 0.28)
+            ),
+            paint,
+        ),
         Part(ellipse(0.93, 0.08, 0.07, 0.06), np.array([0.98, 0.92, 0.6])),
         *[Part(ellipse(x, 0.3, r, r), c) for x in (-0.55, 0.55) for r, c in ((0.21, INK), (0.1, GLASS * 0.8))],
     ]
@@ -107,7 +114,9 @@ def _butterfly(rng: np.random.Generator) -> list[Part]:
 def _mushroom(rng: np.random.Generator) -> list[Part]:
     cap, stalk, spot = _vivid(rng), np.array([0.93, 0.88, 0.78]) * rng.uniform(0.7, 1), _vivid(rng)
     height = rng.uniform(0.55, 0.8)
-    spots = [Part(ellipse(x, y, 0.09, 0.075), spot) for x, y in ((-0.4, -0.2), (-0.05, -0.45), (0.35, -0.25), (0.1, -0.12))]
+    spots = [
+        Part(ellipse(x, y, 0.09, 0.075), spot) for x, y in ((-0.4, -0.2), (-0.05, -0.45), (0.35, -0.25), (0.1, -0.12))
+    ]
     return [
         Part(blob((-0.16, -0.05), (0.16, -0.05), (0.2, height), (0, height + 0.05), (-0.2, height)), stalk),
         Part(blob((-0.85, 0), (-0.6, -0.5), (0, -0.75), (0.6, -0.5), (0.85, 0), (0, 0.12)), cap),

@@ -34,8 +34,8 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
     file = Path(file).expanduser()
     if not file.is_file():
         raise CheckpointError(
-            f"ImageNet weights not found at {file}. Fetch them once with: python -c "
-            f"'import torchvision; torchvision.models.get_weight(\"{weights}\").get_state_dict()', or name a local file."
+            f"ImageNet weights not found at {file}. Name a local file, or fetch them once with: python -c "
+            f"'import torchvision; torchvision.models.get_weight(\"{weights}\").get_state_dict()'."
         )
     state = read_state_dict(file)
     try:

@@ -12,7 +12,7 @@ LAST_POOLING = 23
 
 
 class Vgg16(GapClassifier):
-    """torchvision's ``features`` without their last pooling, conv6 (1024 channels), GAP, linear.
+    """The ``features`` of torchvision's VGG16 without their last pooling, conv6 (1024 channels), GAP, linear.
 
     A 224x224 image gives a 14x14 map. The former part is torchvision's layers; conv6 and the classifier are new.
     """
@@ -37,7 +37,7 @@ class Vgg16(GapClassifier):
         return self.conv6(self.features[LAST_POOLING:](drop_point)).relu()
 
     def former_part(self) -> nn.Module:
-        """torchvision's convolutions."""
+        """The convolutions that torchvision has."""
         return self.features
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
