@@ -1,6 +1,7 @@
 """The batch: notebooks through papermill, with strict parameters, progress, and the failing cell where one fails."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -183,11 +184,19 @@ def _execute(notebook: Path, executed: Path, parameters: dict, watch: Path) -> O
     import papermill
 
     os.environ[WATCH_VARIABLE] = str(watch)
+    # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     start = time.monotonic()
     failure = None
     try:
         papermill.execute_notebook(
-            str(notebook), str(executed), parameters, kernel_name=KERNEL, progress_bar=False, cwd=str(notebook.parent)
+            str(notebook),
+            str(executed),
+            parameters,
+            kernel_name=KERNEL,
+            progress_bar=False,
+            cwd=str(notebook.parent),
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except papermill.PapermillExecutionError as error:
         failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"

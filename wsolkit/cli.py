@@ -1,6 +1,8 @@
 """The shell: ``wsolkit reproduce`` and ``wsolkit train``, thin over `wsolkit.batch` and `wsolkit.runs`."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +44,8 @@ def reproduce(
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path.expanduser().resolve()) for name, path in roots.items() if path is not None}
-    outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
+    with _interruptible():
+        outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
     if any(outcome.failure for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -60,8 +63,19 @@ def train(
     from wsolkit.training import Place
 
     place = Place(data_root=data_root, device=device, cache=paths.cache_root())
-    run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
+    with _interruptible():
+        run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
     typer.echo(run.folder)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. All finished epochs are kept; the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _report(outcome: "Outcome") -> None:

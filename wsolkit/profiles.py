@@ -146,14 +146,22 @@ _SMALL_PRETRAINING = {
 
 _DEMO_TRAINING = {
     **_SMALL,
-    "epochs": 12,
+    "epochs": 10,
     "warm_epochs": 3,
     "lr_former": 0.004,
     "lr_latter": 0.02,
-    "lr_decay_epochs": (8, 11),
+    "lr_decay_epochs": (7, 9),
 }
 
-_DEMO_BRIDGING = {"lambda_sim": 2.0, "lambda_norm": 0.5, "lambda_drop": 3.0, "tau_fg": 0.3, "tau_bg": 0.15}
+_DEMO_BRIDGING = {
+    "lambda_sim": 3.0,
+    "lambda_norm": 0.5,
+    "lambda_drop": 6.0,
+    "tau_fg": 0.3,
+    "tau_bg": 0.15,
+    "drop_threshold": 0.7,
+    "drop_prob": 0.75,
+}
 """Chosen on train-fullsup of the synthetic birds."""
 
 
@@ -198,9 +206,9 @@ PROFILES = {
         pretraining={
             **_SMALL_PRETRAINING,
             "dataset": "synthetic_objects",
-            "dataset_options": {"train_weaksup": 2000, "train_fullsup": 100, "test": 400},
-            "epochs": 12,
-            "lr_decay_epochs": (8, 11),
+            "dataset_options": {"train_weaksup": 2500, "train_fullsup": 100, "test": 200},
+            "epochs": 10,
+            "lr_decay_epochs": (6, 9),
         },
     ),
     "photos": Profile(
