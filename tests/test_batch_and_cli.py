@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from wsolkit import batch, paths, study
+from wsolkit import batch, cli, paths, study
 from wsolkit.errors import RecipeError, WsolkitError
 
 TABLE7 = paths.notebooks_root() / "table7_ablation.ipynb"
@@ -29,11 +29,17 @@ def write_notebook(folder: Path, name: str, *cells: str) -> Path:
     return folder / f"{name}.ipynb"
 
 
-def wsolkit(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    import os
+@pytest.fixture
+def wsolkit(monkeypatch, capsys):
+    """The shell's command in this process: its exit code, what it printed, and its errors."""
 
-    command = [sys.executable, "-m", "wsolkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables, timeout=300)
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsolkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 def test_find_knows_all_notebooks_and_suggests():
@@ -90,13 +96,13 @@ def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
     assert not partial.cells[-1].outputs
 
 
-def test_the_shell_reports_failures_by_exit_code(home):
-    result = wsolkit("reproduce", "--profile", "smoke")
-    assert result.returncode == 1
-    assert "bad failed in" in result.stderr
-    assert "ZeroDivisionError" in result.stderr
-    assert "done    good" in result.stdout
-    assert wsolkit("reproduce", "good", "--profile", "smoke").returncode == 0
+def test_the_shell_reports_failures_by_exit_code(home, wsolkit):
+    code, out, errors = wsolkit("reproduce", "--profile", "smoke")
+    assert code == 1
+    assert "bad failed in" in errors
+    assert "ZeroDivisionError" in errors
+    assert "done    good" in out
+    assert wsolkit("reproduce", "good", "--profile", "smoke")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -109,29 +115,40 @@ def test_the_shell_reports_failures_by_exit_code(home):
         (["train", "nothing.json"], "Cannot read a recipe from nothing.json"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(home, tmp_path, arguments, message):
-    result = wsolkit(*arguments)
-    assert result.returncode == 2
-    assert result.stderr.startswith("Error: ")
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_bad_input_is_one_line_and_exit_code_2(home, tmp_path, wsolkit, arguments, message):
+    code, _, errors = wsolkit(*arguments)
+    assert code == 2
+    assert errors.startswith("Error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
     assert not (tmp_path / "figures").exists()
 
 
-def test_an_output_folder_that_cannot_be_written(home, tmp_path):
+def test_an_output_folder_that_cannot_be_written(home, tmp_path, wsolkit):
     (tmp_path / "file").write_text("")
-    result = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", str(tmp_path / "file"))
-    assert result.returncode == 2
-    assert "Cannot write in" in result.stderr
+    code, _, errors = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", tmp_path / "file")
+    assert code == 2
+    assert "Cannot write in" in errors
 
 
 def test_train_from_the_shell(tiny, tmp_path):
     (tmp_path / "recipe.json").write_text(tiny.to_json())
-    result = wsolkit("train", tmp_path / "recipe.json")
+    command = [sys.executable, "-m", "wsolkit", "train", str(tmp_path / "recipe.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
     folder = Path(result.stdout.strip())
     assert folder == tmp_path / "runs" / tiny.key
     assert json.loads((folder / "run.json").read_text())["recipe"] == tiny.key
+
+
+def test_an_interrupt_says_that_nothing_is_lost(home, wsolkit, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "reproduce", interrupt)
+    code, _, errors = wsolkit("reproduce", "good")
+    assert code == 130
+    assert "the same command goes on from there" in errors
 
 
 def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch):

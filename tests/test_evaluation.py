@@ -23,6 +23,9 @@ class Oracle(GapClassifier):
     def after_drop_point(self, drop_point):
         return drop_point
 
+    def former_part(self):
+        return torch.nn.Identity()
+
 
 class Squares(CachedDataset):
     """Bright squares on black, all of class 0 but the last."""

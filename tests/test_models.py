@@ -7,6 +7,12 @@ from safetensors.torch import save_file
 
 from wsolkit import maps, models
 from wsolkit.errors import CheckpointError, RecipeError
+from wsolkit.paths import weights_root
+
+
+@pytest.fixture(scope="module")
+def reference() -> torchvision.models.VGG:
+    return torchvision.models.vgg16(weights=None).eval()
 
 
 @pytest.mark.parametrize(
@@ -51,8 +57,7 @@ def test_mini_vgg_has_about_three_hundred_thousand_parameters():
     assert 300_000 < count < 350_000
 
 
-def test_vgg16_features_equal_torchvisions():
-    reference = torchvision.models.vgg16(weights=None).eval()
+def test_vgg16_features_equal_torchvisions(reference):
     model = models.build("vgg16", 3).eval()
     model.load_imagenet(reference.state_dict())
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
@@ -83,8 +88,8 @@ def test_frozen_statistics_keep_running_means():
     assert any((before[name] != buffer).any() for name, buffer in model.named_buffers())
 
 
-def test_weights_load_from_both_kinds_of_file(tmp_path):
-    state = torchvision.models.vgg16(weights=None).state_dict()
+def test_weights_load_from_both_kinds_of_file(reference, tmp_path):
+    state = reference.state_dict()
     torch.save(state, tmp_path / "vgg16.pth")
     kept = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
     save_file(kept, tmp_path / "vgg16.safetensors")
@@ -94,16 +99,23 @@ def test_weights_load_from_both_kinds_of_file(tmp_path):
         assert (model.features[0].weight == state["features.0.weight"]).all()
 
 
-def test_weights_load_by_name_from_the_hub_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+def test_weights_load_by_name_from_a_folder(reference, tmp_path, monkeypatch):
+    monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path))
     model = models.build("vgg16", 3)
-    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth.*Fetch them once"):
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth. Put the file there, set WSOLKIT_WEIGHTS"):
         models.load_imagenet_weights(model)
-    (tmp_path / "checkpoints").mkdir()
-    state = torchvision.models.vgg16(weights=None).state_dict()
-    torch.save(state, tmp_path / "checkpoints" / "vgg16-397923af.pth")
+    state = reference.state_dict()
+    torch.save(state, tmp_path / "vgg16-397923af.pth")
     models.load_imagenet_weights(model)
     assert (model.features[0].weight == state["features.0.weight"]).all()
+
+
+def test_weights_are_looked_for_where_torchvision_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("WSOLKIT_WEIGHTS", raising=False)
+    for home in (None, tmp_path):
+        if home:
+            monkeypatch.setenv("TORCH_HOME", str(home))
+        assert weights_root() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 class Malicious:
@@ -123,9 +135,9 @@ def test_weights_that_hold_code_are_refused_and_not_run(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_damaged_and_foreign_weights_are_named(tmp_path):
+def test_damaged_and_foreign_weights_are_named(reference, tmp_path):
     model = models.build("vgg16", 3)
-    torch.save(torchvision.models.vgg16(weights=None).features[:5].state_dict(), tmp_path / "part.pth")
+    torch.save(reference.features[:5].state_dict(), tmp_path / "part.pth")
     with pytest.raises(CheckpointError, match=r"part\.pth does not hold weights of Vgg16"):
         models.load_imagenet_weights(model, tmp_path / "part.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "part.pth").read_bytes()[:1000])

@@ -53,10 +53,20 @@ def test_effects_compare_hits_image_by_image(store):
         row: [store.get(tiny_recipe(seed=seed, method_options={"lambda_sim": weight})) for seed in (0, 1)]
         for row, weight in (("a", 0.0), ("b", 2.0))
     }
-    effect = tables.effects(runs, baseline="a").loc["b"]
+    effect = tables.effects(runs, {"b above a": ("b", "a")}).loc["b above a"]
     rates = {row: np.mean([run.report().rate("gt_known_loc") for run in group]) for row, group in runs.items()}
     assert effect["effect_pct"] == pytest.approx((rates["b"] - rates["a"]) * 100)
     assert effect["low_pct"] <= effect["effect_pct"] <= effect["high_pct"]
+
+
+def test_effect_lines_say_what_chance_explains():
+    effect = pd.DataFrame(
+        {"effect_pct": [2.0, 0.5], "low_pct": [1.0, -0.4], "high_pct": [3.0, 1.2], "clear": [True, False]},
+        index=["norm, given sim", "norm, given both"],
+    )
+    html = tables.effect_lines(effect, "What a term adds").to_html()
+    for text in ("+2.0 [+1.0, +3.0]", "yes", "+0.5 [-0.4, +1.2]", "no: the interval holds 0"):
+        assert text in html
 
 
 def test_rows_of_a_run_are_traceable(store, tiny):

@@ -4,12 +4,24 @@ import os
 from pathlib import Path
 
 
+def clone() -> Path | None:
+    """The clone of the project that this package lies in, or None where it is installed by itself."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
 def home() -> Path:
     """The project's folder: ``$WSOLKIT_HOME``, else the clone this package lies in, else the current folder."""
     if "WSOLKIT_HOME" in os.environ:
         return Path(os.environ["WSOLKIT_HOME"]).expanduser().resolve()
-    clone = Path(__file__).resolve().parent.parent
-    return clone if (clone / "pyproject.toml").is_file() else Path.cwd()
+    return clone() or Path.cwd()
+
+
+def weights_root() -> Path:
+    """Where torchvision's weights are looked for: ``$WSOLKIT_WEIGHTS``, else where torchvision itself keeps them."""
+    if "WSOLKIT_WEIGHTS" in os.environ:
+        return Path(os.environ["WSOLKIT_WEIGHTS"]).expanduser().resolve()
+    return Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def runs_root() -> Path:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from IPython.display import Image
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+import wsolkit
 from wsolkit import paths, profiles, training
 from wsolkit.errors import RecipeError
 from wsolkit.files import atomic_file, writable_folder
@@ -57,7 +57,7 @@ class Study:
 
     def save_rows(self, rows: pd.DataFrame, name: str | None = None) -> Path:
         """Write a tidy CSV; columns of :data:`TIDY` that ``rows`` lacks are filled in or left empty."""
-        known = {"notebook": self.notebook, "version": version("wsolkit"), "commit": training.commit()}
+        known = {"notebook": self.notebook, "version": wsolkit.__version__, "commit": training.commit()}
         full = rows.assign(**{key: value for key, value in known.items() if key not in rows})
         ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
         return self.save_table(ordered.set_index(TIDY[0]), name or self.notebook)
@@ -66,7 +66,7 @@ class Study:
         """Write a frame with its index as ``<name>.csv``."""
         path = self.out / f"{name}.csv"
         with atomic_file(path) as partial:
-            table.to_csv(partial)
+            table.to_csv(partial, float_format="%.10g")
         return path
 
     def save_figure(self, figure: Figure, name: str | None = None) -> Image:

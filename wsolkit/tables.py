@@ -74,26 +74,38 @@ def summarise(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     return table.assign(difference_pct=table["mean_pct"] - table["paper_pct"])
 
 
-def effects(runs: Mapping[str, Sequence[Run]], baseline: str) -> pd.DataFrame:
-    """How much each row's GT-known Loc is above the baseline's, with an interval.
+def effects(runs: Mapping[str, Sequence[Run]], comparisons: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """How much GT-known Loc one row has above another, with an interval.
 
     Args:
         runs: by row, one run a seed, in the same order everywhere.
-        baseline: the row to compare with.
+        comparisons: by name, the row to judge and the row to compare it with.
 
     Returns:
-        Indexed by row: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, bootstrap paired over seeds and images),
+        Indexed by name: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, bootstrap paired over seeds and images),
         ``clear`` (the interval leaves out 0).
     """
     right = {row: np.stack([_right_boxes(run) for run in group]) for row, group in runs.items()}
-    found = {row: paired_effect(hits, right[baseline]) for row, hits in right.items() if row != baseline}
+    found = [paired_effect(right[row], right[baseline]) for row, baseline in comparisons.values()]
     columns = {
-        "effect_pct": [effect.difference * 100 for effect in found.values()],
-        "low_pct": [effect.low * 100 for effect in found.values()],
-        "high_pct": [effect.high * 100 for effect in found.values()],
-        "clear": [effect.clear for effect in found.values()],
+        "effect_pct": [effect.difference * 100 for effect in found],
+        "low_pct": [effect.low * 100 for effect in found],
+        "high_pct": [effect.high * 100 for effect in found],
+        "clear": [effect.clear for effect in found],
     }
-    return pd.DataFrame(columns, index=pd.Index(list(found), name="row"))
+    return pd.DataFrame(columns, index=pd.Index(list(comparisons), name="row"))
+
+
+def effect_lines(effect: pd.DataFrame, caption: str) -> Styler:
+    """A small table of effects: points with their interval, and whether chance explains them.
+
+    Args:
+        effect: from `effects`.
+        caption: a line above the table.
+    """
+    verdicts = effect["clear"].map({True: "yes", False: "no: the interval holds 0"})
+    table = pd.DataFrame({"points [95%]": effect.apply(_interval, axis=1), "beyond chance": verdicts})
+    return _styled(table.rename_axis(None), caption)
 
 
 def beside_paper(summary: pd.DataFrame, effect: pd.DataFrame, caption: str) -> Styler:
@@ -112,7 +124,7 @@ def beside_paper(summary: pd.DataFrame, effect: pd.DataFrame, caption: str) -> S
         columns[name, "difference"] = part["difference_pct"].map(_signed)
     columns["GT-known Loc above the first row", "points [95%]"] = effect.apply(_interval, axis=1)
     table = pd.DataFrame(columns, index=summary.index.unique("row")).fillna("")
-    return table.style.set_caption(caption).set_table_styles(_LOOK).set_properties(**{"text-align": "right"})
+    return _styled(table, caption)
 
 
 _LOOK = [
@@ -120,6 +132,10 @@ _LOOK = [
     {"selector": "th", "props": "text-align: right"},
     {"selector": "th.row_heading", "props": "text-align: left"},
 ]
+
+
+def _styled(table: pd.DataFrame, caption: str) -> Styler:
+    return table.style.set_caption(caption).set_table_styles(_LOOK).set_properties(**{"text-align": "right"})
 
 
 def _right_boxes(run: Run) -> np.ndarray:

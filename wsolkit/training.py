@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+import wsolkit
 from wsolkit import checkpoints, methods, models, paths
 from wsolkit.batches import epoch_generator, training_batches
 from wsolkit.datasets import CachedDataset, open_dataset
@@ -129,7 +129,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 def provenance(place: Place) -> dict[str, str]:
     """What made a run: versions, commit, device."""
     return {
-        "wsolkit": version("wsolkit"),
+        "wsolkit": wsolkit.__version__,
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -141,7 +141,10 @@ def provenance(place: Place) -> dict[str, str]:
 
 def commit() -> str:
     """The commit of the clone, with ``+`` where the tree has changes, or an empty text outside a clone."""
-    command = ["git", "-C", str(paths.home()), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    clone = paths.clone()
+    if clone is None:
+        return ""
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Sample:
     image_id: str
 
 
-class WsolDataset(Dataset):
+class WsolDataset(Dataset, ABC):
     """One split of a data set at one size; ``dataset[i]`` is a :class:`Sample`.
 
     Attributes:
@@ -57,8 +58,9 @@ class WsolDataset(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        raise IndexError(f"{type(self).__name__} does not say how to load image {index}.")
+        """Image ``index`` with its annotation; IndexError beyond the last."""
 
 
 class CachedDataset(WsolDataset):

@@ -5,6 +5,7 @@ The layout: ``wnids.txt``, ``words.txt``, ``train/<wnid>/<wnid>_boxes.txt`` and 
 every tenth training image of a class, by the number in its name; it is never trained on.
 """
 
+import hashlib
 import io
 import re
 import zipfile
@@ -121,7 +122,8 @@ class TinyImageNet(WsolDataset):
         listed = _test_items if split == "test" else _training_items
         self._items = listed(self._files, chosen, split, options)
         self.labels = np.array([label for _, label, _ in self._items], np.int64)
-        self.fingerprint = f"{sorted(chosen)}, {len(self._items)} images of {root.name}"
+        listing = hashlib.sha256(repr(self._items).encode()).hexdigest()
+        self.fingerprint = f"{listing} of {root.resolve()}, {root.stat().st_size} bytes"
 
     def __getitem__(self, index: int) -> Sample:
         name, label, box = self._items[index]

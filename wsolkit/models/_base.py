@@ -1,5 +1,6 @@
 """What every backbone is: a classifier with global average pooling, split at the drop point."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Output:
     drop_point: Tensor
 
 
-class GapClassifier(nn.Module):
+class GapClassifier(nn.Module, ABC):
     """Convolutional network, global average pooling, one linear layer.
 
     A subclass sets ``classifier`` and defines `before_drop_point`, `after_drop_point` and `former_part`. One that can
@@ -32,17 +33,17 @@ class GapClassifier(nn.Module):
     classifier: nn.Linear
     imagenet_weights = None
 
+    @abstractmethod
     def before_drop_point(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to the feature map on which attentive dropout acts."""
-        raise TypeError(f"{type(self).__name__} does not define before_drop_point.")
 
+    @abstractmethod
     def after_drop_point(self, drop_point: Tensor) -> Tensor:
         """That feature map, erased or not, to the last feature map (B, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} does not define after_drop_point.")
 
+    @abstractmethod
     def former_part(self) -> nn.Module:
         """The layers that learn at the lower of the two learning rates (paper, Appendix B)."""
-        raise TypeError(f"{type(self).__name__} does not define former_part.")
 
     def gap(self, features: Tensor) -> Tensor:
         """Global average pooling: (B, C, H, W) to (B, C)."""

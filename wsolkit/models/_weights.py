@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wsolkit import paths
 from wsolkit.errors import CheckpointError
 from wsolkit.models._base import GapClassifier
 
@@ -19,7 +20,7 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
     Args:
         model: a backbone that has such weights; its classifier, and what torchvision does not have, stay random.
         file: a torchvision state dict (``.pth`` or ``.safetensors``). None takes the file of the weights' own name
-            from torch's hub cache, where torchvision would have put it.
+            from `wsolkit.paths.weights_root`.
 
     Raises:
         CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
@@ -30,12 +31,13 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
             f"{type(model).__name__} has no ImageNet weights. Pretrain it with a recipe of its own, or choose vgg16."
         )
     if file is None:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+        file = paths.weights_root() / weights.url.rsplit("/", 1)[-1]
     file = Path(file).expanduser()
     if not file.is_file():
         raise CheckpointError(
-            f"ImageNet weights not found at {file}. Name a local file, or fetch them once with: python -c "
-            f"'import torchvision; torchvision.models.get_weight(\"{weights}\").get_state_dict()'."
+            f"ImageNet weights not found at {file}. Put the file there, set WSOLKIT_WEIGHTS to the folder that has it, "
+            "or fetch it once: python -c 'import torchvision; "
+            f'torchvision.models.get_weight("{weights}").get_state_dict()\''
         )
     state = read_state_dict(file)
     try:

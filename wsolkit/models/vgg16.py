@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
 
 from wsolkit.models._base import GapClassifier, new_classifier
 
@@ -22,11 +23,13 @@ class Vgg16(GapClassifier):
     def __init__(self, num_classes: int):
         """Build with random weights and ``num_classes`` outputs."""
         super().__init__()
-        self.features = vgg16(weights=None).features[:-1]
+        self.features = make_layers(cfgs["D"])[:-1]
         self.conv6 = nn.Conv2d(512, 1024, 3, padding=1)
         self.classifier = new_classifier(1024, num_classes)
-        nn.init.kaiming_normal_(self.conv6.weight, nonlinearity="relu")
-        nn.init.zeros_(self.conv6.bias)
+        for convolution in [*self.features, self.conv6]:
+            if isinstance(convolution, nn.Conv2d):
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(convolution.bias)
 
     def before_drop_point(self, images: Tensor) -> Tensor:
         """(B, 3, 224, 224) to (B, 512, 28, 28)."""
