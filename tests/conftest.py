@@ -19,7 +19,8 @@ def own_folders(tmp_path, monkeypatch):
     """Keep every test away from the project's own runs, cache and figures."""
     for variable, name in (("WSOLKIT_RUNS", "runs"), ("WSOLKIT_CACHE", "cache"), ("WSOLKIT_OUT", "figures")):
         monkeypatch.setenv(variable, str(tmp_path / name))
-    monkeypatch.delenv("WSOLKIT_PROFILE", raising=False)
+    for variable in ("WSOLKIT_PROFILE", "WSOLKIT_HOME", "WSOLKIT_WEIGHTS", "WSOLKIT_JOBS"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture

@@ -111,6 +111,9 @@ def test_the_shell_reports_failures_by_exit_code(home, wsolkit):
         (["reproduce", "--profile", "demmo"], "Unknown profile 'demmo'. Did you mean 'demo'"),
         (["reproduce", "god"], "Unknown notebook 'god'. Did you mean 'good'"),
         (["reproduce", "good", "--set", "sede=1"], "Unknown parameter of good 'sede'"),
+        (["reproduce", "good", "--profile", "demo", "--set", "profile=smoke"], "Two profiles were given"),
+        (["reproduce", "good", "--set", "out_root=x", "--set", "scale=[]"], "Parameter scale = [] of good"),
+        (["reproduce", "good", "--data-root", "nowhere"], "nowhere does not exist"),
         (["reproduce", "good", "--set", "seeds=1"], "Parameter seeds = 1 of good: expected list[int]"),
         (["train", "nothing.json"], "Cannot read a recipe from nothing.json"),
     ],
@@ -158,6 +161,18 @@ def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch):
     (folder / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises(WsolkitError, match="another environment. Register it with: .* -m ipykernel install"):
+        batch.check_kernel()
+
+
+def test_a_kernel_of_another_venv_of_the_same_python_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "other" / "bin").mkdir(parents=True)
+    (tmp_path / "other" / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    folder = tmp_path / "kernels" / "wsolkit"
+    folder.mkdir(parents=True)
+    argv = [str(tmp_path / "other" / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(WsolkitError, match="another environment"):
         batch.check_kernel()
 
 

@@ -88,7 +88,10 @@ def test_max_normalise_cuts_negative_values():
 def test_normalisation_refuses_nan_and_wrong_shapes(scale):
     broken = torch.zeros(2, 2, 2)
     broken[1, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"NaN in 1 of 2 maps \(first: map 1\)"):
+    with pytest.raises(ValueError, match=r"NaN or infinity in 1 of 2 maps \(first: map 1\)"):
+        scale(broken)
+    broken[1, 0, 0] = float("inf")
+    with pytest.raises(maps.NotFiniteError):
         scale(broken)
     with pytest.raises(ValueError, match=r"\(B, H, W\), received \(2, 2\)"):
         scale(torch.zeros(2, 2))

@@ -174,6 +174,10 @@ def test_in_top_k_and_top_k_loc_by_hand():
     assert in_top_k(logits, labels, 1).tolist() == [True, False, False]
     assert in_top_k(logits, labels, 2).tolist() == [True, True, False]
     assert in_top_k(logits, labels, 5).tolist() == [True, True, True]
+    equal = np.zeros((3, 3))
+    assert in_top_k(equal, np.array([0, 1, 2]), 1).tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="NaN among the logits"):
+        in_top_k(np.full((1, 3), np.nan), np.array([0]), 1)
     ious = np.array([0.5, 0.9, 0.49])
     assert top_k_loc(ious, logits, labels, 1) == pytest.approx(1 / 3)
     assert top_k_loc(ious, logits, labels, 2) == pytest.approx(2 / 3)

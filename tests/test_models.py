@@ -143,6 +143,10 @@ def test_damaged_and_foreign_weights_are_named(reference, tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "part.pth").read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cut short"):
         models.load_imagenet_weights(model, tmp_path / "cut.pth")
+    for name, content in (("empty.pth", b""), ("page.pth", b"<html>Not found</html>"), ("empty.safetensors", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name} is not a file of weights"):
+            models.load_imagenet_weights(model, tmp_path / name)
     with pytest.raises(CheckpointError, match="has no ImageNet weights"):
         models.load_imagenet_weights(models.build("mini_vgg", 3))
 

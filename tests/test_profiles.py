@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from wsolkit import profiles
@@ -53,6 +55,26 @@ def test_pretraining_never_sees_the_classes_of_the_photos():
 def test_unknown_words_are_refused(arguments, message):
     with pytest.raises(RecipeError, match=message):
         profiles.get("demo").recipe(**arguments)
+
+
+def test_the_paper_profile_takes_the_published_values():
+    """Its data sets have no readers yet, so drawn ones stand in; network and values are its own."""
+    drawn, paper = profiles.get("demo"), profiles.get("paper")
+    profile = dataclasses.replace(paper, stands=drawn.stands)
+    recipe = profile.recipe(dataset="CUB", losses=("sim", "norm"))
+    assert (recipe.backbone, recipe.pretrained) == ("vgg16", "imagenet")
+    assert (recipe.epochs, recipe.warm_epochs, recipe.batch_size, recipe.warm_batch_size) == (70, 20, 64, 32)
+    assert (recipe.lr_former, recipe.lr_latter, recipe.crop_size, recipe.resize_size) == (4e-3, 2e-2, 224, 256)
+    options = recipe.method_options
+    assert (options["lambda_sim"], options["lambda_norm"], options["lambda_drop"]) == (0.5, 0.15, 0.0)
+    assert (options["tau_fg"], options["tau_bg"], options["norm_mask"]) == (0.6, 0.1, "any_class")
+    assert not recipe.nesterov
+    assert profile.recipe(source="released").nesterov
+    images = profile.recipe(dataset="ImageNet-1K")
+    assert (images.epochs, images.method_options["norm_mask"]) == (40, "target")
+    assert profile.recipe(dataset="OpenImages").epochs == 40
+    with pytest.raises(RecipeError, match="Unknown dataset 'cub'"):
+        paper.recipe()
 
 
 def test_unknown_profile():

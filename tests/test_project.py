@@ -79,7 +79,10 @@ def test_importing_the_package_does_no_work():
 
 
 def test_tables_figures_of_the_demo_are_committed_and_small():
-    folder = ROOT / "figures" / "demo"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 8_000_000
+    command = ["git", "ls-files", "figures"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
+    if not listed:
+        pytest.skip("needs a clone with its history")
+    assert sum((ROOT / name).stat().st_size for name in listed) < 8_000_000
     for notebook in notebooks_root().glob("*.ipynb"):
-        assert list(folder.glob(f"{notebook.stem}*.png")), notebook.stem
+        assert [name for name in listed if Path(name).name.startswith(notebook.stem)], notebook.stem

@@ -53,7 +53,8 @@ def test_the_source_decides_where_paper_and_released_code_differ():
     paper, released = (published.hyperparameters("CUB", "ResNet50", source) for source in ("paper", "released"))
     assert (paper["lambda_sim"], paper["lambda_norm"], paper["weight_decay"]) == (0.6, 0.07, 5e-4)
     assert (released["lambda_sim"], released["lambda_norm"], released["weight_decay"]) == (0.5, 0.05, 1e-4)
-    assert {n: v for n, v in paper.items() if v != released[n]}.keys() == {"lambda_sim", "lambda_norm", "weight_decay"}
+    differing = {name for name, value in paper.items() if value != released[name]}
+    assert differing == {"lambda_sim", "lambda_norm", "weight_decay", "nesterov"}
     with pytest.raises(RecipeError, match="Unknown hyperparameter source 'code'"):
         published.hyperparameters("CUB", "VGG16", "code")
 
@@ -64,6 +65,17 @@ def test_every_name_is_a_field_of_a_recipe_or_an_option_of_the_method():
     known = {*Recipe.__dataclass_fields__, *Options.__dataclass_fields__}
     for pair in (("CUB", "VGG16"), ("CUB", "ResNet50"), ("ImageNet-1K", "VGG16"), ("ImageNet-1K", "ResNet50")):
         assert set(published.hyperparameters(*pair)) <= known
+
+
+def test_defaults_are_the_papers_values_for_cub_and_vgg16():
+    """They stand in signatures for a reader's sake; this keeps them from drifting apart."""
+    from wsolkit.methods.bridging import Options
+
+    values = published.hyperparameters("CUB", "VGG16")
+    defaults = {name: getattr(Options(), name) for name in Options.__dataclass_fields__}
+    fields = Recipe.__dataclass_fields__
+    for name, value in values.items():
+        assert value == (defaults[name] if name in defaults else fields[name].default), name
 
 
 def test_differences_say_what_we_do():

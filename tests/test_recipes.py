@@ -41,6 +41,7 @@ def test_any_change_changes_the_key(tiny):
 
 def test_the_key_is_stable():
     """The key names run folders: a change here orphans everybody's runs, and must raise recipes.FORMAT."""
+    assert tiny_recipe().key == "29a05aa594a6"
     again = Recipe.from_json(json.dumps(json.loads(tiny_recipe().to_json()), sort_keys=True))
     assert again.key == tiny_recipe().key
 
@@ -58,6 +59,8 @@ def test_the_key_is_stable():
         ({"lr_former": float("nan")}, "lr_former = nan"),
         ({"epochs": 10**12}, "epochs = 1000000000000"),
         ({"crop_size": 65, "resize_size": 64}, "does not fit in resize_size = 64"),
+        ({"epochs": 2, "warm_epochs": 3}, "warm_epochs = 3 is more than epochs = 2"),
+        ({"pretrained": tiny_recipe(backbone="vgg16")}, "'mini_vgg' cannot be pretrained by a 'vgg16'"),
         ({"select_by": "test"}, "select_by = 'test'"),
         ({"method_options": {"lambda": 1}}, "unknown name 'lambda'"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import tiny_recipe
 from wsolkit import runs, training
-from wsolkit.errors import CheckpointError, TrainingError, WsolkitError
+from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.runs import RunStore
 
 
@@ -80,7 +80,7 @@ def test_two_processes_train_one_recipe_once(store, tiny):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_end(store, tmp_path):
-    recipe = tiny_recipe(epochs=40, dataset_options={"train_weaksup": 48, "train_fullsup": 8, "test": 8})
+    recipe = tiny_recipe(epochs=20, dataset_options={"train_weaksup": 48, "train_fullsup": 8, "test": 8})
     worker = multiprocessing.get_context("spawn").Process(target=_train, args=(store.root, store.place, recipe))
     worker.start()
     deadline = time.monotonic() + 60
@@ -89,9 +89,9 @@ def test_a_killed_run_resumes_to_the_same_end(store, tmp_path):
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     done = store.finished_epochs(recipe)
-    assert 3 <= done < 40
+    assert 3 <= done < 20
     resumed = store.get(recipe)
-    assert resumed.info()["epochs_trained"] == 40 - done
+    assert resumed.info()["epochs_trained"] == 20 - done
     whole = RunStore(tmp_path / "whole", store.place).get(recipe)
     for name in (training.BEST, training.LAST, training.HISTORY):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
@@ -103,6 +103,37 @@ def test_a_damaged_run_is_named(store, tiny):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"best\.safetensors"):
         run.model()
+
+
+def test_a_run_made_from_other_data_is_not_taken_for_this_one(store, tiny, monkeypatch):
+    from wsolkit.datasets import _synthetic
+
+    store.get(tiny)
+    monkeypatch.setattr(_synthetic, "DRAWING_VERSION", 10**6)
+    with pytest.raises(DataError, match=f"Run {tiny.key} was made from other synthetic_birds data .*train-weaksup"):
+        store.get(tiny)
+
+
+def test_what_is_missing_is_noticed_before_anything_is_written(tmp_path, place, tiny):
+    photos = tiny.changed(dataset="tiny_imagenet", dataset_options={})
+    weights = tiny.changed(backbone="vgg16", pretrained="imagenet")
+    nowhere = training.Place(device="gpu7")
+    for recipe, where, message in (
+        (photos, place, "needs data_root"),
+        (weights, place, "ImageNet weights not found"),
+        (tiny, nowhere, "'gpu7' is not to be had"),
+    ):
+        with pytest.raises(WsolkitError, match=message):
+            RunStore(tmp_path / "untouched", where).get(recipe)
+        assert not (tmp_path / "untouched").exists()
+
+
+def test_a_history_that_a_kill_cut_off_is_restored(store, tiny):
+    whole = store.get(tiny)
+    expected = (whole.folder / training.HISTORY).read_text()
+    (whole.folder / training.HISTORY).unlink()
+    (whole.folder / runs.DONE).unlink()
+    assert (store.get(tiny).folder / training.HISTORY).read_text() == expected
 
 
 def test_a_store_that_cannot_be_written_is_an_error_of_the_kit(place, tiny, tmp_path):

@@ -112,6 +112,22 @@ def test_incomplete_data_names_the_file(root):
         open_dataset("tiny_imagenet", "train-weaksup", 64, OPTIONS, root)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("words.txt", b"n01", "words.txt in .* is damaged: line 1 has 1 columns, not 2"),
+        ("val/val_annotations.txt", b"", "val_annotations.txt in .* is empty"),
+        ("val/val_annotations.txt", b"val_0.JPEG\tn01\t1\t2", "line 1 has 4 columns, not 6"),
+        ("wnids.txt", b"\xff\xfe\x00", "wnids.txt in .* is not a text file"),
+        ("val/val_annotations.txt", b"val_0.JPEG\tn09\t1\t2\t3\t4", "has no test image of the classes n01, n02"),
+    ],
+)
+def test_damaged_lists_are_named(root, name, content, message):
+    (root / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_dataset("tiny_imagenet", "test", 64, OPTIONS, root)
+
+
 def test_a_cut_zip_and_a_foreign_file_are_refused(root, tmp_path):
     archive = zipped(root)
     (tmp_path / "cut.zip").write_bytes(archive.read_bytes()[:5000])

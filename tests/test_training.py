@@ -217,6 +217,25 @@ def test_an_epoch_shows_every_image_once(tmp_path):
     assert sorted(torch.cat([labels for _, labels in even]).tolist()) == sorted(data.labels.tolist())
 
 
+def test_all_methods_see_the_same_images(tiny, tmp_path, place, monkeypatch):
+    """Else the rows of a table would differ in more than their losses."""
+    seen = []
+    original = training.training_batches
+
+    def recorded(*arguments):
+        for images, labels in original(*arguments):
+            seen.append(images.clone())
+            yield images, labels
+
+    monkeypatch.setattr(training, "training_batches", recorded)
+    run(tiny, tmp_path / "with", place)
+    with_dropout = seen.copy()
+    seen.clear()
+    run(tiny.changed(method="cam", method_options={}), tmp_path / "without", place)
+    assert len(seen) == len(with_dropout) == 9
+    assert all((a == b).all() for a, b in zip(seen, with_dropout, strict=True))
+
+
 def test_image_and_label_stay_together(tmp_path):
     """Reading in the order of the disk must not separate them."""
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 30}), tmp_path)
@@ -228,8 +247,8 @@ def test_image_and_label_stay_together(tmp_path):
 
 
 def test_epoch_generators_differ_by_seed_and_epoch():
-    draws = {epoch_generator(seed, epoch).initial_seed() for seed in range(5) for epoch in range(5)}
-    assert len(draws) == 25
+    draws = {epoch_generator(a, b, c).initial_seed() for a in range(5) for b in range(5) for c in range(2)}
+    assert len(draws) == 50
 
 
 def test_provenance_is_plain_json(place):

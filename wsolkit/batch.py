@@ -7,20 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from wsolkit import paths, profiles
-from wsolkit.errors import RecipeError, WsolkitError, unknown
+from wsolkit import paths
+from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
 from wsolkit.files import writable_folder
 from wsolkit.plugins import explain
+from wsolkit.processes import worker_pool
 from wsolkit.progress import WATCH_VARIABLE, last_line, progress
+from wsolkit.study import JOBS_VARIABLE, chosen_profile, usable_cores
 
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
@@ -120,7 +121,8 @@ def check_kernel() -> None:
         interpreter = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
     except NoSuchKernel:
         raise WsolkitError(f"No Jupyter kernel {KERNEL!r} is registered. {remedy}") from None
-    if Path(interpreter).resolve() != Path(sys.executable).resolve():
+    # Virtual environments of one Python share the interpreter behind their links, so the links' folders are compared.
+    if Path(interpreter).parent.resolve() != Path(sys.executable).parent.resolve():
         raise WsolkitError(f"The Jupyter kernel {KERNEL!r} runs {interpreter}, another environment. {remedy}")
 
 
@@ -146,24 +148,35 @@ def reproduce(
     Raises:
         WsolkitError: if something is wrong before the first notebook runs.
     """
-    chosen = profiles.get(profile or os.environ.get("WSOLKIT_PROFILE") or "demo")
-    given = {**(parameters or {}), "profile": chosen.name}
+    given = _complete(parameters or {}, profile)
     notebooks = find(names)
     for notebook in notebooks:
         check_parameters(notebook, given)
     check_kernel()
-    root = Path(given["out_root"]).expanduser().resolve() if given.get("out_root") else paths.figures_root()
-    out = writable_folder(root / chosen.name)
-    with (
-        tempfile.TemporaryDirectory() as watched,
-        ProcessPoolExecutor(parallel, get_context("spawn")) as pool,
-    ):
-        tasks = {
-            pool.submit(_execute, notebook, out / notebook.name, given, Path(watched) / notebook.stem): notebook.stem
-            for notebook in notebooks
-        }
+    out = writable_folder(Path(given.get("out_root") or paths.figures_root()) / given["profile"])
+    with worker_pool(parallel) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
+        environment = {"WSOLKIT_HOME": str(paths.home()), JOBS_VARIABLE: str(max(1, usable_cores() // parallel))}
+        tasks = {}
+        for notebook in notebooks:
+            variables = {**environment, WATCH_VARIABLE: str(Path(watched) / notebook.stem)}
+            task = pool.submit(_execute, notebook, out / notebook.name, given, variables, wanted)
+            tasks[task] = notebook.stem
         _follow(tasks, Path(watched), on_done)
         return [task.result() for task in tasks]
+
+
+def _complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """The parameters with the profile's name and with absolute paths, which mean the same in every process."""
+    named = parameters.get("profile")
+    if profile and named and profile != named:
+        raise RecipeError(f"Two profiles were given, {profile!r} and {named!r}; give one.")
+    given = {**parameters, "profile": chosen_profile(profile or named).name}
+    for name in ("data_root", "out_root"):
+        if given.get(name) is not None:
+            given[name] = str(Path(given[name]).expanduser().resolve())
+    if given.get("data_root") and not Path(given["data_root"]).exists():
+        raise DataError(f"data_root = {given['data_root']} does not exist. Give the folder or zip of the data.")
+    return given
 
 
 def _follow(tasks: Mapping[Future, str], watched: Path, on_done: Callable[[Outcome], None]) -> None:
@@ -180,10 +193,12 @@ def _follow(tasks: Mapping[Future, str], watched: Path, on_done: Callable[[Outco
             bar.set_postfix_str(" | ".join(states))
 
 
-def _execute(notebook: Path, executed: Path, parameters: dict, watch: Path) -> Outcome:
+def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mapping[str, str], wanted: Path) -> Outcome:
     import papermill
 
-    os.environ[WATCH_VARIABLE] = str(watch)
+    if not wanted.exists():
+        return Outcome(notebook.stem, executed, 0.0, "interrupted before it began")
+    os.environ.update({**variables, JOBS_VARIABLE: os.environ.get(JOBS_VARIABLE, variables[JOBS_VARIABLE])})
     # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     start = time.monotonic()

@@ -73,7 +73,17 @@ def random_crops(images: np.ndarray, size: int, generator: Generator) -> np.ndar
     return crops
 
 
-def epoch_generator(seed: int, epoch: int) -> Generator:
-    """A generator that depends on seed and epoch alone, so that a resumed epoch repeats itself exactly."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+BATCHES, METHOD = 0, 1
+"""Streams of randomness: order, crops and flips; and whatever a method draws. So all methods see the same batches."""
+
+
+def epoch_generator(seed: int, epoch: int, stream: int = BATCHES) -> Generator:
+    """A generator that depends on its arguments alone, so that a resumed epoch repeats itself exactly.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 1.
+        stream: :data:`BATCHES` or :data:`METHOD`.
+    """
+    state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,6 +1,7 @@
 """The shell: ``wsolkit reproduce`` and ``wsolkit train``, thin over `wsolkit.batch` and `wsolkit.runs`."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +44,14 @@ def reproduce(
     parameters = batch.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
-    parameters |= {name: str(path.expanduser().resolve()) for name, path in roots.items() if path is not None}
+    parameters |= {name: str(path) for name, path in roots.items() if path is not None}
+    start = time.monotonic()
     with _interruptible():
         outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
-    if any(outcome.failure for outcome in outcomes):
+    failed = [outcome.notebook for outcome in outcomes if outcome.failure]
+    seconds = time.monotonic() - start
+    typer.echo(f"{len(outcomes) - len(failed)} done, {len(failed)} failed in {seconds:.0f} s" + _listed(failed))
+    if failed:
         raise typer.Exit(1)
 
 
@@ -76,6 +81,10 @@ def _interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("Interrupted. All finished epochs are kept; the same command goes on from there.", err=True)
         raise typer.Exit(130) from None
+
+
+def _listed(names: list[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
 
 
 def _report(outcome: "Outcome") -> None:

@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
+class NotFiniteError(ValueError):
+    """A map holds NaN or infinity: the network that made it has diverged."""
+
+
 Normalisation = Literal["min_max", "max"]
 
 
@@ -75,13 +80,14 @@ def min_max(maps: Tensor, *, check: bool = True) -> Tensor:
 
     Args:
         maps: (B, H, W), any float dtype and any range.
-        check: refuse NaN; a training step leaves it out, since the check waits for the device.
+        check: refuse NaN and infinity; a training step leaves it out, since the check waits for the device.
 
     Returns:
         (B, H, W) in [0, 1]. A constant map becomes all zeros.
 
     Raises:
-        ValueError: if ``maps`` is not three-dimensional or, with ``check``, holds a NaN.
+        ValueError: if ``maps`` is not three-dimensional.
+        NotFiniteError: with ``check``, if it holds NaN or infinity.
     """
     _require_maps(maps, check)
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
@@ -93,13 +99,14 @@ def max_normalise(maps: Tensor, *, check: bool = True) -> Tensor:
 
     Args:
         maps: (B, H, W), any float dtype and any range.
-        check: refuse NaN.
+        check: refuse NaN and infinity.
 
     Returns:
         (B, H, W) in [0, 1]. A map without a positive cell becomes all zeros.
 
     Raises:
-        ValueError: if ``maps`` is not three-dimensional or, with ``check``, holds a NaN.
+        ValueError: if ``maps`` is not three-dimensional.
+        NotFiniteError: with ``check``, if it holds NaN or infinity.
     """
     _require_maps(maps, check)
     positive = maps.clamp(min=0)
@@ -118,14 +125,15 @@ def score_map(maps: Tensor, size: int | tuple[int, int], normalisation: Normalis
         (B, height, width) float64 on the CPU, in [0, 1].
 
     Raises:
-        ValueError: if ``maps`` is not three-dimensional or holds a NaN, or the normalisation is unknown.
+        ValueError: if ``maps`` is not three-dimensional, or the normalisation is unknown.
+        NotFiniteError: if it holds NaN or infinity.
     """
     scale = {"min_max": min_max, "max": max_normalise}.get(normalisation)
     if scale is None:
         raise ValueError(f"Unknown normalisation {normalisation!r}; expected 'min_max' or 'max'.")
     _require_maps(maps, check=False)
     shape = (size, size) if isinstance(size, int) else size
-    wide = maps.detach().to("cpu", torch.float64)[:, None]
+    wide = maps.detach().cpu().double()[:, None]
     return scale(F.interpolate(wide, shape, mode="bicubic", align_corners=False)[:, 0])
 
 
@@ -137,6 +145,6 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 def _require_maps(maps: Tensor, check: bool) -> None:
     if maps.ndim != 3:
         raise ValueError(f"Expected maps of shape (B, H, W), received {tuple(maps.shape)}.")
-    if check and torch.isnan(maps).any():
-        broken = torch.isnan(maps).flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"NaN in {len(broken)} of {len(maps)} maps (first: map {broken[0]}).")
+    if check and not torch.isfinite(maps).all():
+        broken = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise NotFiniteError(f"NaN or infinity in {len(broken)} of {len(maps)} maps (first: map {broken[0]}).")

@@ -189,10 +189,16 @@ def in_top_k(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -
         k: how many; with k >= K every image counts.
 
     Returns:
-        (N,) bool. A class counts as ahead of the true one only if its logit is strictly higher.
+        (N,) bool. Of equal logits the class of lower index is ahead, as in ``argmax``.
+
+    Raises:
+        ValueError: for a NaN among the logits.
     """
-    scores, truth = np.asarray(logits), np.asarray(labels)
-    ahead = scores > np.take_along_axis(scores, truth[:, None], 1)
+    scores, truth = np.asarray(logits), np.asarray(labels)[:, None]
+    if np.isnan(scores).any():
+        raise ValueError("NaN among the logits.")
+    own = np.take_along_axis(scores, truth, 1)
+    ahead = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < truth))
     return ahead.sum(1) < k
 
 

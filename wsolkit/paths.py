@@ -40,9 +40,9 @@ def figures_root() -> Path:
 
 
 def notebooks_root() -> Path:
-    """The notebooks: ``notebooks/`` of the clone, else those that were installed with the package."""
-    installed = Path(__file__).resolve().parent / "notebooks"
-    return installed if installed.is_dir() else home() / "notebooks"
+    """The notebooks: ``notebooks/`` of the project's folder, else those that were installed with the package."""
+    own, installed = home() / "notebooks", Path(__file__).resolve().parent / "notebooks"
+    return own if own.is_dir() or not installed.is_dir() else installed
 
 
 def _folder(variable: str, name: str) -> Path:

@@ -88,6 +88,10 @@ class Recipe:
             object.__setattr__(self, kind, dataclasses.asdict(complete))
         if self.resize_size < self.crop_size:
             raise RecipeError(f"crop_size = {self.crop_size} does not fit in resize_size = {self.resize_size}.")
+        if self.warm_epochs > self.epochs:
+            raise RecipeError(f"warm_epochs = {self.warm_epochs} is more than epochs = {self.epochs}.")
+        if isinstance(self.pretrained, Recipe) and self.pretrained.backbone != self.backbone:
+            raise RecipeError(f"A {self.backbone!r} cannot be pretrained by a {self.pretrained.backbone!r}.")
         if self.nesterov and not self.momentum:
             raise RecipeError("nesterov needs a momentum above 0.")
 

@@ -5,12 +5,10 @@ finished, the test report and ``run.json``. The kit never deletes or overwrites 
 """
 
 import json
-import multiprocessing
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +16,10 @@ import pandas as pd
 from filelock import FileLock
 
 from wsolkit import checkpoints, models, training
+from wsolkit.errors import DataError
 from wsolkit.evaluation import Evaluation, evaluate
 from wsolkit.files import atomic_file, writable_folder
+from wsolkit.processes import worker_pool
 from wsolkit.progress import WATCH_VARIABLE, progress
 from wsolkit.recipes import Recipe
 from wsolkit.training import Place
@@ -42,7 +42,7 @@ class Run:
     folder: Path
 
     def info(self) -> dict:
-        """How the run came about: versions, commit, device, seconds, images a second."""
+        """How the run came about: versions, commit, device, data, seconds and epochs of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
     def history(self) -> pd.DataFrame:
@@ -99,18 +99,36 @@ class RunStore:
         waits for it, and goes on with the run should the other die.
 
         Raises:
-            WsolkitError: from training, or if the store cannot be written.
+            WsolkitError: from training, if the store cannot be written, or if the run was made from other data than
+                those that lie here. Where device, data or weights are missing nothing has been written.
         """
         if found := self.find(recipe):
-            return found
+            return self._checked(found)
+        training.require(recipe, self.place)
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
         folder = writable_folder(self.folder(recipe))
         with FileLock(self.root / f"{recipe.key}.lock"):
             if not self.find(recipe):
-                (folder / RECIPE).write_text(recipe.to_json())
+                with atomic_file(folder / RECIPE) as partial:
+                    partial.write_text(recipe.to_json())
                 self._train(recipe, folder, initial, should_stop)
-        return Run(recipe, folder)
+        return self._checked(Run(recipe, folder))
+
+    def _checked(self, run: Run) -> Run:
+        """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""
+        try:
+            here = self.place.fingerprints(run.recipe)
+        except DataError:
+            return run  # a finished run can be looked at where its data are not
+        made_from = run.info()["data"]
+        if here != made_from:
+            changed = ", ".join(split for split in here if here[split] != made_from.get(split))
+            raise DataError(
+                f"Run {run.recipe.key} was made from other {run.recipe.dataset} data than are here now ({changed}). "
+                "Give the data root it was made from, or keep other runs in another store (WSOLKIT_RUNS)."
+            )
+        return run
 
     def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
         """The finished runs of several recipes, in their order; those that are missing are trained first.
@@ -153,6 +171,7 @@ class RunStore:
                 getattr(report, part).to_csv(partial, index=False)
         info = training.provenance(self.place) | {
             "recipe": recipe.key,
+            "data": self.place.fingerprints(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": recipe.epochs - done_before,
         }
@@ -161,26 +180,16 @@ class RunStore:
 
     def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
         total = sum(recipe.epochs for recipe in recipes)
-        context = multiprocessing.get_context("spawn")
         with (
-            tempfile.TemporaryDirectory() as alive,
-            ProcessPoolExecutor(min(jobs, len(recipes)), context, initializer=_silence) as pool,
+            worker_pool(min(jobs, len(recipes)), _silence) as (pool, wanted),
             progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
         ):
-            tasks = [pool.submit(_work, self.root, self.place, recipe.to_json(), alive) for recipe in recipes]
-            try:
-                waiting = set(tasks)
-                while waiting:
-                    finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-                    bar.update(sum(map(self.finished_epochs, recipes)) - bar.n)
-                    for task in finished:
-                        task.result()
-            except BaseException:
-                # The workers look for this folder after every step, and stop when it is gone.
-                Path(alive).rmdir()
-                pool.shutdown(wait=True, cancel_futures=True)
-                Path(alive).mkdir()
-                raise
+            waiting = {pool.submit(_work, self.root, self.place, recipe.to_json(), wanted) for recipe in recipes}
+            while waiting:
+                finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                bar.update(sum(map(self.finished_epochs, recipes)) - bar.n)
+                for task in finished:
+                    task.result()
 
 
 def _silence() -> None:
@@ -188,8 +197,5 @@ def _silence() -> None:
     os.environ[WATCH_VARIABLE] = os.devnull
 
 
-def _work(root: Path, place: Place, recipe: str, alive: str) -> None:
-    parent = os.getppid()
-    RunStore(root, place).get(
-        Recipe.from_json(recipe), should_stop=lambda: os.getppid() != parent or not os.path.isdir(alive)
-    )
+def _work(root: Path, place: Place, recipe: str, wanted: Path) -> None:
+    RunStore(root, place).get(Recipe.from_json(recipe), should_stop=lambda: not wanted.exists())

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import Image
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 import wsolkit
@@ -22,6 +21,7 @@ from wsolkit.runs import Run, RunStore
 
 PROFILE_VARIABLE = "WSOLKIT_PROFILE"
 DEFAULT_PROFILE = "demo"
+JOBS_VARIABLE = "WSOLKIT_JOBS"
 
 TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe", "version", "commit")
 """Columns of every CSV: one row a number, traceable to the run that it comes from."""
@@ -56,9 +56,9 @@ class Study:
         return self.store.get_all(recipes, self.jobs)
 
     def save_rows(self, rows: pd.DataFrame, name: str | None = None) -> Path:
-        """Write a tidy CSV; columns of :data:`TIDY` that ``rows`` lacks are filled in or left empty."""
-        known = {"notebook": self.notebook, "version": wsolkit.__version__, "commit": training.commit()}
-        full = rows.assign(**{key: value for key, value in known.items() if key not in rows})
+        """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty."""
+        here = {"version": wsolkit.__version__, "commit": training.commit()}
+        full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])]).fillna(here)
         ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
         return self.save_table(ordered.set_index(TIDY[0]), name or self.notebook)
 
@@ -70,15 +70,28 @@ class Study:
         return path
 
     def save_figure(self, figure: Figure, name: str | None = None) -> Image:
-        """Write a PNG for print, close the figure, and give a small copy to show in the notebook."""
+        """Write a PNG for print, and give a small copy to show in the notebook."""
         path = self.out / f"{name or self.notebook}.png"
         with atomic_file(path) as partial:
             figure.savefig(partial, format="png", dpi=160)
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
         figure.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 82})
-        pyplot.close(figure)
         return Image(data=buffer.getvalue(), format="jpeg")
+
+
+def chosen_profile(name: str | None) -> Profile:
+    """The profile of that name; None means ``$WSOLKIT_PROFILE``, else ``demo``.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    return profiles.get(name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_study(
@@ -99,13 +112,14 @@ def open_study(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         data_root: folder or archive of real data.
         out_root: folder above ``<profile>/``; None means the project's ``figures/``.
-        jobs: runs trained at once; None means one for each core on a CPU, and one on a GPU.
+        jobs: runs trained at once; None means ``$WSOLKIT_JOBS``, else one for each core that
+            this process may use, and one on a GPU.
 
     Raises:
         RecipeError: for an unknown profile or unusable seeds.
         WsolkitError: if the output folder cannot be written.
     """
-    chosen = profiles.get(profile or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    chosen = chosen_profile(profile)
     numbers = tuple(chosen.seeds if seeds is None else seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise RecipeError(f"seeds = {list(numbers)}: expected at least one, and no two alike.")
@@ -122,5 +136,5 @@ def open_study(
         seeds=numbers,
         store=RunStore(paths.runs_root(), place),
         out=writable_folder(root / chosen.name),
-        jobs=jobs or ((os.cpu_count() or 1) if on_cpu else 1),
+        jobs=jobs or int(os.environ.get(JOBS_VARIABLE, 0)) or (usable_cores() if on_cpu else 1),
     )

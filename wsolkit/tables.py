@@ -18,7 +18,7 @@ METRIC_NAMES = {"top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "gt_known_loc"
 
 
 def run_rows(table: str, row: str, run: Run, metrics: Sequence[str]) -> pd.DataFrame:
-    """The tidy rows of one run: a number each, as a fraction, with its seed and recipe key.
+    """The tidy rows of one run: a number each, as a fraction, with what made it.
 
     Args:
         table: the table they are for.
@@ -30,7 +30,9 @@ def run_rows(table: str, row: str, run: Run, metrics: Sequence[str]) -> pd.DataF
     values = [report.rate(metric) for metric in metrics]
     count = (report.images["map"] == "cam").sum()
     rows = {"table": table, "row": row, "metric": list(metrics), "value": values, "count": count}
-    return pd.DataFrame(rows).assign(seed=run.recipe.seed, recipe=run.recipe.key)
+    made = run.info()
+    known = {"seed": run.recipe.seed, "recipe": run.recipe.key, "version": made["wsolkit"], "commit": made["commit"]}
+    return pd.DataFrame(rows).assign(**known)
 
 
 def fixed_box_rows(table: str, margins: Mapping[str, float], data: CachedDataset) -> pd.DataFrame:

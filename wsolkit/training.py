@@ -14,11 +14,12 @@ from torch.optim import SGD
 
 import wsolkit
 from wsolkit import checkpoints, methods, models, paths
-from wsolkit.batches import epoch_generator, training_batches
-from wsolkit.datasets import CachedDataset, open_dataset
+from wsolkit.batches import BATCHES, METHOD, epoch_generator, training_batches
+from wsolkit.datasets import SPLITS, CachedDataset, WsolDataset, open_dataset
 from wsolkit.errors import TrainingError
 from wsolkit.evaluation import evaluate
 from wsolkit.files import atomic_file
+from wsolkit.maps import NotFiniteError
 from wsolkit.progress import progress
 from wsolkit.recipes import Recipe
 
@@ -39,7 +40,8 @@ class Place:
 
     Attributes:
         data_root: folder or archive of real data; synthetic data needs none.
-        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: CUDA where there is a GPU,
+            else the CPU.
         cache: folder of decoded images; None keeps them in memory.
     """
 
@@ -54,18 +56,29 @@ class Place:
             TrainingError: if this machine does not have it.
         """
         if self.device == "auto":
-            return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=self.device)
             return torch.device(self.device)
         except (RuntimeError, AssertionError) as error:
             raise TrainingError(f"Device {self.device!r} is not to be had here; 'auto' or 'cpu' always is.") from error
 
-    def open(self, recipe: Recipe, split: str) -> CachedDataset:
-        """A split of the recipe's data at its training or evaluation size, each image read once."""
+    def source(self, recipe: Recipe, split: str) -> WsolDataset:
+        """A split of the recipe's data at its training or evaluation size; nothing is decoded yet."""
         size = recipe.resize_size if split == "train-weaksup" else recipe.crop_size
-        source = open_dataset(recipe.dataset, split, size, recipe.dataset_options, self.data_root)
-        return CachedDataset(source, self.cache)
+        return open_dataset(recipe.dataset, split, size, recipe.dataset_options, self.data_root)
+
+    def open(self, recipe: Recipe, split: str) -> CachedDataset:
+        """The same split, each image read once."""
+        return CachedDataset(self.source(recipe, split), self.cache)
+
+    def fingerprints(self, recipe: Recipe) -> dict[str, str]:
+        """What the recipe's data are here, by split: equal texts mean equal data.
+
+        Raises:
+            DataError: if a split is missing, incomplete or empty.
+        """
+        return {split: self.source(recipe, split).fingerprint for split in SPLITS}
 
 
 def train(
@@ -103,6 +116,8 @@ def train(
             weight_decay=recipe.weight_decay,
         )
         history = _resume(folder, model, optimizer)
+        if history:
+            _write_history(folder, history)
         for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
             row = _train_epoch(recipe, epoch, model, optimizer, data, device, should_stop)
             row |= _held_out_rates(recipe, epoch, model, held_out, device)
@@ -113,6 +128,18 @@ def train(
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
         return model.eval()
+
+
+def require(recipe: Recipe, place: Place) -> None:
+    """Make sure, before anything is written, that device, data and weights of a recipe are to be had.
+
+    Raises:
+        WsolkitError: naming what is missing.
+    """
+    place.torch_device()
+    place.fingerprints(recipe)
+    if recipe.pretrained == "imagenet":
+        models.imagenet_weights_file(models.build(recipe.backbone, 1))
 
 
 @contextmanager
@@ -140,12 +167,17 @@ def provenance(place: Place) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the clone, with ``+`` where the tree has changes, or an empty text outside a clone."""
+    """The commit of the clone, with ``+`` where the package has changes, or an empty text outside a clone."""
     clone = paths.clone()
     if clone is None:
         return ""
-    command = ["git", "-C", str(clone), "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    known = _git(clone, "rev-parse", "--short=10", "HEAD")
+    return known and known + ("+" if _git(clone, "status", "--porcelain", "--", "wsolkit") else "")
+
+
+def _git(clone: Path, *arguments: str) -> str:
     try:
+        command = ["git", "-C", str(clone), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -176,14 +208,14 @@ def _train_epoch(
         group["lr"] = rate
     options = methods.complete_options(recipe.method, recipe.method_options)
     step = methods.step(recipe.method)
-    generator = epoch_generator(recipe.seed, epoch)
+    order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
     batch_size = recipe.warm_batch_size if warm else recipe.batch_size
     sums, right, seen = {}, 0, 0
     model.train()
     for number, (images, labels) in enumerate(
-        training_batches(data, batch_size, recipe.crop_size, generator, device), start=1
+        training_batches(data, batch_size, recipe.crop_size, order, device), start=1
     ):
-        outcome = step(model, images, labels, options, warm, generator)
+        outcome = step(model, images, labels, options, warm, randomness)
         total = outcome.total()
         if not torch.isfinite(total):
             raise _broken_loss(outcome, epoch, number)
@@ -214,7 +246,7 @@ def _held_out_rates(
 ) -> dict[str, float]:
     try:
         result = evaluate(model, held_out, recipe.threshold_step, device)
-    except ValueError as error:
+    except NotFiniteError as error:
         raise TrainingError(
             f"The network is not finite any more: epoch {epoch}, evaluation on train-fullsup ({error}) "
             "Lower the learning rates; earlier epochs are kept."
@@ -235,6 +267,10 @@ def _save_progress(folder: Path, model: nn.Module, optimizer: SGD, history: list
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {MOMENTUM + name: tensor for name, tensor in checkpoints.momentum_tensors(optimizer).items()}
     checkpoints.save(folder / LAST, tensors, {"history": history})
+    _write_history(folder, history)
+
+
+def _write_history(folder: Path, history: list[dict]) -> None:
     with atomic_file(folder / HISTORY) as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from torch.utils.data import Dataset
 
-from wsolkit.files import atomic_folder
+from wsolkit.errors import DataError
+from wsolkit.files import atomic_folder, writable_folder
 from wsolkit.progress import progress
 
 SPLITS = ("train-weaksup", "train-fullsup", "test")
@@ -63,6 +65,10 @@ class WsolDataset(Dataset, ABC):
         """Image ``index`` with its annotation; IndexError beyond the last."""
 
 
+CACHED = ("images", "boxes", "box_ends", "masks", "ids")
+"""Arrays that a cache holds; image i's boxes end at ``box_ends[i]``."""
+
+
 class CachedDataset(WsolDataset):
     """The same samples, each decoded or drawn once and then held in memory or in a folder.
 
@@ -80,9 +86,7 @@ class CachedDataset(WsolDataset):
         self.name, self.split, self.size = source.name, source.split, source.size
         self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
         arrays = _read_all(source) if folder is None else _read_through(source, Path(folder))
-        self.images, self._boxes, self._box_ends, self._masks, self._ids = (
-            arrays[name] for name in ("images", "boxes", "box_ends", "masks", "ids")
-        )
+        self.images, self._boxes, self._box_ends, self._masks, self._ids = (arrays[name] for name in CACHED)
 
     def __getitem__(self, index: int) -> Sample:
         start = 0 if index == 0 else self._box_ends[index - 1]
@@ -115,8 +119,12 @@ def _read_through(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
     identity = [source.name, source.split, source.size, source.fingerprint]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     target = folder / f"{source.name}-{source.split}-{source.size}-{key}"
-    if not target.exists():
-        with atomic_folder(target) as partial:
-            for name, array in _read_all(source).items():
-                np.save(partial / f"{name}.npy", array)
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(target.glob("*.npy"))}
+    with FileLock(writable_folder(folder) / f"{target.name}.lock"):
+        if not target.exists():
+            with atomic_folder(target) as partial:
+                for name, array in _read_all(source).items():
+                    np.save(partial / f"{name}.npy", array)
+    try:
+        return {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in CACHED}
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is made anew.") from error

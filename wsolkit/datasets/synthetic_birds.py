@@ -35,12 +35,16 @@ TAILS = ((0.46, 0.22, 0.14), (0.20, 0.24, 0.36), (0.64, 0.34, 0.18))
 BILLS = ((0.92, 0.66, 0.20), (0.22, 0.20, 0.20))
 
 
-def _compose(rng: np.random.Generator, label: int) -> tuple[list[Part], drawing.Pose]:
+def plumage(rng: np.random.Generator, label: int) -> dict[str, np.ndarray]:
+    """The colours of one bird of a species, RGB in [0, 1] by part: those of its species, jittered."""
     shared = {"body": BODIES, "belly": BELLIES, "wing": WINGS, "tail": TAILS, "bill": BILLS}
     steps = {"body": 1, "belly": 2, "wing": 1, "tail": 2, "bill": 1}
     paint = {part: drawing.jitter(rng, of[label * steps[part] % len(of)], 0.09) for part, of in shared.items()}
-    paint["head"] = drawing.jitter(rng, list(HEADS.values())[label], 0.05)
-    parts = bird(rng, paint)
+    return paint | {"head": drawing.jitter(rng, list(HEADS.values())[label], 0.05)}
+
+
+def _compose(rng: np.random.Generator, label: int) -> tuple[list[Part], drawing.Pose]:
+    parts = bird(rng, plumage(rng, label))
     return parts, drawing.random_pose(rng, parts, extent=(0.5, 0.88), tilt=0.35)
 
 

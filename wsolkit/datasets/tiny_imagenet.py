@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -91,12 +92,28 @@ class Files:
             if self.root.is_file():
                 return self._zip.read(self._prefix + name)
             return (self.root / self._prefix / name).read_bytes()
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"Tiny ImageNet in {self.root} is incomplete: cannot read {name} ({error}).") from error
 
-    def rows(self, name: str) -> list[list[str]]:
-        """The lines of a tab-separated text file."""
-        return [line.split("\t") for line in self.read(name).decode().splitlines() if line.strip()]
+    def rows(self, name: str, columns: int) -> list[list[str]]:
+        """The lines of a tab-separated text file, each with so many columns.
+
+        Raises:
+            DataError: if the file is missing, damaged, empty or cut inside a line, naming it and the line.
+        """
+        try:
+            text = self.read(name).decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name} in {self.root} is not a text file: {error}. Fetch the data again.") from error
+        rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+        for number, row in enumerate(rows, start=1):
+            if len(row) != columns:
+                raise DataError(
+                    f"{name} in {self.root} is damaged: line {number} has {len(row)} columns, not {columns}."
+                )
+        if not rows:
+            raise DataError(f"{name} in {self.root} is empty. Fetch the data again.")
+        return rows
 
 
 class TinyImageNet(WsolDataset):
@@ -110,20 +127,21 @@ class TinyImageNet(WsolDataset):
         """
         self.name, self.split, self.size = "tiny_imagenet", split, size
         self._files = Files(root)
-        wnids = [row[0] for row in self._files.rows("wnids.txt")]
+        wnids = [row[0] for row in self._files.rows("wnids.txt", 1)]
         chosen = wnids[options.first_class : options.first_class + options.classes]
         if len(chosen) < options.classes:
             raise DataError(
                 f"{root} has {len(wnids)} classes; classes {options.first_class} to "
                 f"{options.first_class + options.classes - 1} were asked for. Lower first_class or classes."
             )
-        words = {row[0]: row[1].split(",")[0] for row in self._files.rows("words.txt")}
+        words = {row[0]: row[1].split(",")[0] for row in self._files.rows("words.txt", 2)}
         self.classes = tuple(words.get(wnid, wnid) for wnid in chosen)
         listed = _test_items if split == "test" else _training_items
         self._items = listed(self._files, chosen, split, options)
         self.labels = np.array([label for _, label, _ in self._items], np.int64)
-        listing = hashlib.sha256(repr(self._items).encode()).hexdigest()
-        self.fingerprint = f"{listing} of {root.resolve()}, {root.stat().st_size} bytes"
+        if not self._items:
+            raise DataError(f"{root} has no {split} image of the classes {', '.join(chosen)}.")
+        self.fingerprint = hashlib.sha256(repr(self._items).encode()).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> Sample:
         name, label, box = self._items[index]
@@ -145,7 +163,7 @@ def _training_items(files: Files, wnids: list[str], split: str, options: Options
     limit = options.fullsup_per_class if held_out else options.train_per_class
     items = []
     for label, wnid in enumerate(wnids):
-        boxes = files.rows(f"train/{wnid}/{wnid}_boxes.txt")
+        boxes = files.rows(f"train/{wnid}/{wnid}_boxes.txt", 5)
         numbered = sorted((int(re.findall(r"\d+", row[0])[-1]), row) for row in boxes)
         kept = [row for number, row in numbered if (number % HELD_OUT == HELD_OUT - 1) == held_out][:limit]
         items += [(f"train/{wnid}/images/{row[0]}", label, _box(row[1:])) for row in kept]
@@ -154,7 +172,7 @@ def _training_items(files: Files, wnids: list[str], split: str, options: Options
 
 def _test_items(files: Files, wnids: list[str], split: str, options: Options) -> list[Item]:
     by_class = {wnid: [] for wnid in wnids}
-    for row in files.rows("val/val_annotations.txt"):
+    for row in files.rows("val/val_annotations.txt", 6):
         if row[1] in by_class:
             by_class[row[1]].append((f"val/images/{row[0]}", wnids.index(row[1]), _box(row[2:])))
     return [item for wnid in wnids for item in by_class[wnid][: options.test_per_class]]

@@ -4,7 +4,7 @@ A method module has a frozen dataclass ``Options`` and a function
 ``step(model, images, labels, options, warm, generator) -> Step``. Adding one is adding its file here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsolkit import plugins
@@ -28,7 +28,7 @@ def complete_options(name: str, options: Mapping[str, Any]) -> Any:
     return plugins.parse_options(module.Options, options, f"method {name!r}")
 
 
-def step(name: str):
+def step(name: str) -> Callable[..., Step]:
     """The training step of a method.
 
     Raises:

@@ -7,9 +7,17 @@ import torch
 
 from wsolkit import plugins
 from wsolkit.models._base import GapClassifier, Output, frozen_statistics
-from wsolkit.models._weights import load_imagenet_weights
+from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights
 
-__all__ = ["GapClassifier", "Output", "build", "frozen_statistics", "load_imagenet_weights", "names"]
+__all__ = [
+    "GapClassifier",
+    "Output",
+    "build",
+    "frozen_statistics",
+    "imagenet_weights_file",
+    "load_imagenet_weights",
+    "names",
+]
 
 
 def names() -> tuple[str, ...]:

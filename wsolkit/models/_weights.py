@@ -25,26 +25,43 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
     Raises:
         CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
     """
+    file = imagenet_weights_file(model, file)
+    state = read_state_dict(file)
+    try:
+        model.load_imagenet(state)
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"{file} does not hold weights of {type(model).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) -> Path:
+    """Where the ImageNet weights of a backbone are; see `load_imagenet_weights`.
+
+    Raises:
+        CheckpointError: if the backbone has no such weights, or the file is missing.
+    """
     weights = model.imagenet_weights
     if weights is None:
         raise CheckpointError(
             f"{type(model).__name__} has no ImageNet weights. Pretrain it with a recipe of its own, or choose vgg16."
         )
-    if file is None:
-        file = paths.weights_root() / weights.url.rsplit("/", 1)[-1]
-    file = Path(file).expanduser()
-    if not file.is_file():
+    path = Path(file or paths.weights_root() / weights.url.rsplit("/", 1)[-1]).expanduser()
+    if not path.is_file():
         raise CheckpointError(
-            f"ImageNet weights not found at {file}. Put the file there, set WSOLKIT_WEIGHTS to the folder that has it, "
+            f"ImageNet weights not found at {path}. Put the file there, set WSOLKIT_WEIGHTS to the folder that has it, "
             "or fetch it once: python -c 'import torchvision; "
             f'torchvision.models.get_weight("{weights}").get_state_dict()\''
         )
-    state = read_state_dict(file)
-    try:
-        model.load_imagenet(state)
-    except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file} does not hold weights of {type(model).__name__}: {reason}") from error
+    return path
+
+
+_NOT_A_PICKLE = (KeyError, IndexError, ValueError, AttributeError, TypeError)
+"""What reading a file as a pickle raises, beside the errors made for it, where it is something else altogether."""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def read_state_dict(file: Path) -> Mapping[str, Tensor]:
@@ -57,9 +74,8 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{file} is not a file of weights, or is cut short: {reason}") from error
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, *_NOT_A_PICKLE) as error:
+        raise CheckpointError(f"{file} is not a file of weights, or is cut short: {_first_line(error)}.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file} does not hold tensors by name; expected a state dict.")
     return state

@@ -39,7 +39,9 @@ def differences() -> pd.DataFrame:
     return pd.read_csv(files(__name__) / "differences.csv", keep_default_na=False)
 
 
-def hyperparameters(dataset: str, backbone: str, source: str = "paper") -> dict[str, float | int | tuple[int, ...]]:
+def hyperparameters(
+    dataset: str, backbone: str, source: str = "paper"
+) -> dict[str, float | int | bool | tuple[int, ...]]:
     """Published hyperparameters by the names that recipes and methods use.
 
     Args:
@@ -62,7 +64,9 @@ def hyperparameters(dataset: str, backbone: str, source: str = "paper") -> dict[
     return {name: _number(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
 
 
-def _number(name: str, text: str) -> float | int | tuple[int, ...]:
+def _number(name: str, text: str) -> float | int | bool | tuple[int, ...]:
     if name == "lr_decay_epochs":
         return tuple(map(int, text.split()))
+    if name == "nesterov":
+        return text == "true"
     return int(text) if name in {"epochs", "warm_epochs", "batch_size", "warm_batch_size"} else float(text)
