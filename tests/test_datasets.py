@@ -52,7 +52,7 @@ def test_the_same_scene_at_two_sizes_has_the_same_object():
 
 
 def test_the_head_is_the_only_part_that_names_the_species():
-    """Drawn colours, as a perfect eye sees them: the nearest species by the head is right, by another part it is not."""
+    """To a perfect eye, the species nearest in colour is right by the head, and by no other part."""
     from wsolkit.datasets import synthetic_birds as birds
 
     rng = np.random.default_rng(0)
