@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from wsolkit import batch, cli, paths, study
 from wsolkit.errors import RecipeError, WsolkitError
@@ -186,6 +187,17 @@ def test_a_study_checks_its_parameters(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WsolkitError, match="Cannot write in"):
         study.open_study("x", "smoke", out_root=tmp_path / "file")
+
+
+def test_jobs_can_be_set_from_outside(monkeypatch):
+    assert study.open_study("x").jobs >= 1
+    assert study.default_jobs(torch.device("cuda")) == 1
+    monkeypatch.setenv("WSOLKIT_JOBS", "3")
+    assert study.open_study("x").jobs == 3
+    assert study.open_study("x", jobs=2).jobs == 2
+    monkeypatch.setenv("WSOLKIT_JOBS", "many")
+    with pytest.raises(RecipeError, match="WSOLKIT_JOBS=many: expected"):
+        study.open_study("x")
 
 
 def test_the_default_profile_can_be_set_from_outside(monkeypatch):

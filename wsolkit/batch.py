@@ -21,7 +21,8 @@ from wsolkit.files import writable_folder
 from wsolkit.plugins import explain
 from wsolkit.processes import worker_pool
 from wsolkit.progress import WATCH_VARIABLE, last_line, progress
-from wsolkit.study import JOBS_VARIABLE, chosen_profile, usable_cores
+from wsolkit.study import JOBS_VARIABLE, chosen_profile, default_jobs
+from wsolkit.training import Place
 
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
@@ -154,8 +155,9 @@ def reproduce(
         check_parameters(notebook, given)
     check_kernel()
     out = writable_folder(Path(given.get("out_root") or paths.figures_root()) / given["profile"])
+    jobs = default_jobs(Place(device=given.get("device") or "auto").torch_device())
+    environment = {"WSOLKIT_HOME": str(paths.home()), JOBS_VARIABLE: str(max(1, jobs // parallel))}
     with worker_pool(parallel) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
-        environment = {"WSOLKIT_HOME": str(paths.home()), JOBS_VARIABLE: str(max(1, usable_cores() // parallel))}
         tasks = {}
         for notebook in notebooks:
             variables = {**environment, WATCH_VARIABLE: str(Path(watched) / notebook.stem)}
@@ -198,7 +200,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mappin
 
     if not wanted.exists():
         return Outcome(notebook.stem, executed, 0.0, "interrupted before it began")
-    os.environ.update({**variables, JOBS_VARIABLE: os.environ.get(JOBS_VARIABLE, variables[JOBS_VARIABLE])})
+    os.environ.update(variables)
     # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     start = time.monotonic()

@@ -77,6 +77,7 @@ class RunStore:
             place: data, device and cache for the runs still to be trained.
         """
         self.root, self.place = Path(root), place
+        self._fingerprints = {}
 
     def folder(self, recipe: Recipe) -> Path:
         """Where a recipe's run is, or would be."""
@@ -117,10 +118,12 @@ class RunStore:
 
     def _checked(self, run: Run) -> Run:
         """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""
+        data = run.recipe.dataset, json.dumps(run.recipe.dataset_options)
         try:
-            here = self.place.fingerprints(run.recipe)
+            here = self._fingerprints.get(data) or self.place.fingerprints(run.recipe)
         except DataError:
             return run  # a finished run can be looked at where its data are not
+        self._fingerprints[data] = here
         made_from = run.info()["data"]
         if here != made_from:
             changed = ", ".join(split for split in here if here[split] != made_from.get(split))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
 
@@ -89,8 +90,19 @@ def chosen_profile(name: str | None) -> Profile:
     return profiles.get(name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
+def default_jobs(device: torch.device) -> int:
+    """Runs trained at once: ``$WSOLKIT_JOBS``, else one for each core that may be used on a CPU, and one on a GPU.
+
+    Raises:
+        RecipeError: if the variable holds no positive number.
+    """
+    wanted = os.environ.get(JOBS_VARIABLE)
+    if wanted is not None:
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise RecipeError(f"{JOBS_VARIABLE}={wanted}: expected how many runs are trained at once, 1 or more.")
+        return int(wanted)
+    if device.type != "cpu":
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -112,11 +124,11 @@ def open_study(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         data_root: folder or archive of real data.
         out_root: folder above ``<profile>/``; None means the project's ``figures/``.
-        jobs: runs trained at once; None means ``$WSOLKIT_JOBS``, else one for each core that
-            this process may use, and one on a GPU.
+        jobs: runs trained at once; None means `default_jobs`.
 
     Raises:
-        RecipeError: for an unknown profile or unusable seeds.
+        RecipeError: for an unknown profile, or unusable seeds or jobs.
+        TrainingError: for a device that this machine does not have.
         WsolkitError: if the output folder cannot be written.
     """
     chosen = chosen_profile(profile)
@@ -128,7 +140,6 @@ def open_study(
         device=device,
         cache=paths.cache_root(),
     )
-    on_cpu = place.torch_device().type == "cpu"
     root = Path(out_root).expanduser().resolve() if out_root else paths.figures_root()
     return Study(
         notebook=notebook,
@@ -136,5 +147,5 @@ def open_study(
         seeds=numbers,
         store=RunStore(paths.runs_root(), place),
         out=writable_folder(root / chosen.name),
-        jobs=jobs or int(os.environ.get(JOBS_VARIABLE, 0)) or (usable_cores() if on_cpu else 1),
+        jobs=jobs or default_jobs(place.torch_device()),
     )
