@@ -77,7 +77,7 @@ class Study:
             figure.savefig(partial, format="png", dpi=160)
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
-        figure.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 82})
+        figure.savefig(buffer, format="jpeg", dpi=72, pil_kwargs={"quality": 82})
         return Image(data=buffer.getvalue(), format="jpeg")
 
 
