@@ -70,14 +70,20 @@ class Study:
             table.to_csv(partial, float_format="%.10g")
         return path
 
-    def save_figure(self, figure: Figure, name: str | None = None) -> Image:
-        """Write a PNG for print, and give a small copy to show in the notebook."""
+    def save_figure(self, figure: Figure, name: str | None = None, preview_dpi: int = 100) -> Image:
+        """Write a PNG for print, and give a small copy to show in the notebook.
+
+        Args:
+            figure: the figure.
+            name: of the file, where the notebook has several.
+            preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
+        """
         path = self.out / f"{name or self.notebook}.png"
         with atomic_file(path) as partial:
             figure.savefig(partial, format="png", dpi=160)
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
-        figure.savefig(buffer, format="jpeg", dpi=72, pil_kwargs={"quality": 82})
+        figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 82})
         return Image(data=buffer.getvalue(), format="jpeg")
 
 

@@ -132,12 +132,16 @@ def beside_paper(summary: pd.DataFrame, effect: pd.DataFrame, caption: str) -> S
 _LOOK = [
     {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 4px 0"},
     {"selector": "th", "props": "text-align: right"},
-    {"selector": "th.row_heading", "props": "text-align: left"},
+    {"selector": "th.row_heading", "props": "text-align: left; white-space: nowrap"},
 ]
 
 
 def _styled(table: pd.DataFrame, caption: str) -> Styler:
-    return table.style.set_caption(caption).set_table_styles(_LOOK).set_properties(**{"text-align": "right"})
+    return (
+        table.style.set_caption(caption)
+        .set_table_styles(_LOOK)
+        .set_properties(**{"text-align": "right", "white-space": "nowrap"})
+    )
 
 
 def _right_boxes(run: Run) -> np.ndarray:
