@@ -165,9 +165,13 @@ _DEMO_BRIDGING = {
 """Chosen on train-fullsup of the synthetic birds."""
 
 
-def _drawn(train: int, held_out: int, test: int) -> dict[str, Stand]:
-    """The drawn worlds in the place of the paper's data sets, with so many images in each split."""
-    options = {"train_weaksup": train, "train_fullsup": held_out, "test": test}
+def _images(train: int, held_out: int, test: int) -> dict[str, int]:
+    """Options of a drawn data set: so many images in each split."""
+    return {"train_weaksup": train, "train_fullsup": held_out, "test": test}
+
+
+def _drawn(options: Mapping[str, int]) -> dict[str, Stand]:
+    """The drawn worlds in the place of the paper's data sets."""
     objects = Stand("synthetic_objects", options)
     return {"CUB": Stand("synthetic_birds", options, fine_grained=True), "ImageNet-1K": objects, "OpenImages": objects}
 
@@ -184,13 +188,13 @@ PROFILES = {
         name="smoke",
         summary="seconds: does everything run? The numbers mean nothing.",
         seeds=(0, 1),
-        stands=_drawn(40, 20, 20),
+        stands=_drawn(_images(40, 20, 20)),
         backbones={"VGG16": "mini_vgg"},
         training={**_SMALL, "epochs": 2, "warm_epochs": 1, "lr_decay_epochs": (2,), "threshold_step": 0.05},
         pretraining={
             **_SMALL_PRETRAINING,
             "dataset": "synthetic_objects",
-            "dataset_options": {"train_weaksup": 40, "train_fullsup": 20, "test": 20},
+            "dataset_options": _images(40, 20, 20),
             "epochs": 1,
             "lr_decay_epochs": (),
         },
@@ -199,14 +203,14 @@ PROFILES = {
         name="demo",
         summary="minutes on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
         seeds=(0, 1, 2),
-        stands=_drawn(1200, 200, 1000),
+        stands=_drawn(_images(1200, 200, 1000)),
         backbones={"VGG16": "mini_vgg"},
         training=_DEMO_TRAINING,
         bridging=_DEMO_BRIDGING,
         pretraining={
             **_SMALL_PRETRAINING,
             "dataset": "synthetic_objects",
-            "dataset_options": {"train_weaksup": 2500, "train_fullsup": 100, "test": 200},
+            "dataset_options": _images(2500, 100, 200),
             "epochs": 10,
             "lr_decay_epochs": (6, 9),
         },

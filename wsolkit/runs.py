@@ -106,6 +106,7 @@ class RunStore:
         if found := self.find(recipe):
             return self._checked(found)
         training.require(recipe, self.place)
+        self._data_of(recipe)
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
         folder = writable_folder(self.folder(recipe))
@@ -118,12 +119,10 @@ class RunStore:
 
     def _checked(self, run: Run) -> Run:
         """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""
-        data = run.recipe.dataset, json.dumps(run.recipe.dataset_options)
         try:
-            here = self._fingerprints.get(data) or self.place.fingerprints(run.recipe)
+            here = self._data_of(run.recipe)
         except DataError:
             return run  # a finished run can be looked at where its data are not
-        self._fingerprints[data] = here
         made_from = run.info()["data"]
         if here != made_from:
             changed = ", ".join(split for split in here if here[split] != made_from.get(split))
@@ -132,6 +131,13 @@ class RunStore:
                 "Give the data root it was made from, or keep other runs in another store (WSOLKIT_RUNS)."
             )
         return run
+
+    def _data_of(self, recipe: Recipe) -> dict[str, str]:
+        """Fingerprints of a recipe's data, read once a store: many recipes share a data set."""
+        data = recipe.dataset, json.dumps(recipe.dataset_options)
+        if data not in self._fingerprints:
+            self._fingerprints[data] = self.place.fingerprints(recipe)
+        return self._fingerprints[data]
 
     def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
         """The finished runs of several recipes, in their order; those that are missing are trained first.
@@ -174,7 +180,7 @@ class RunStore:
                 getattr(report, part).to_csv(partial, index=False)
         info = training.provenance(self.place) | {
             "recipe": recipe.key,
-            "data": self.place.fingerprints(recipe),
+            "data": self._data_of(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": recipe.epochs - done_before,
         }

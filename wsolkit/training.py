@@ -131,13 +131,12 @@ def train(
 
 
 def require(recipe: Recipe, place: Place) -> None:
-    """Make sure, before anything is written, that device, data and weights of a recipe are to be had.
+    """Make sure that the device and the weights of a recipe are to be had.
 
     Raises:
         WsolkitError: naming what is missing.
     """
     place.torch_device()
-    place.fingerprints(recipe)
     if recipe.pretrained == "imagenet":
         models.imagenet_weights_file(models.build(recipe.backbone, 1))
 
