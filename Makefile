@@ -35,6 +35,7 @@ lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: $(READY)
+	$(BIN)/python tests/benchmarks/box_meter.py
 	$(BIN)/python tests/benchmarks/training_step.py
 
 clean:

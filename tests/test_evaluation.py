@@ -1,11 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from wsolkit import models
 from wsolkit.datasets import CachedDataset, open_dataset
 from wsolkit.evaluation import MAP_KINDS, centred_margin, evaluate, fixed_box_ious, localize
-from wsolkit.metrics import BoxMeter
+from wsolkit.metrics import BoxMeter, PixelMeter
 from wsolkit.models import GapClassifier
 
 
@@ -69,7 +70,7 @@ def test_rates_agree_with_the_meter_and_the_batch_size_does_not_matter():
     expected = meter.compute()
     assert result.rate("max_box_acc_v2") == pytest.approx(expected["max_box_acc_v2"], rel=1e-12)
     best = int(round(expected["best_threshold"][0.5] / 0.05))
-    assert result.images["iou"].tolist() == pytest.approx(ious[:, best].tolist(), rel=1e-9)
+    assert result.images["iou"].tolist() == pytest.approx(ious[:, best].tolist(), rel=1e-6)  # kept in single precision
     assert result.rates["value"].tolist() == again.rates["value"].tolist()
     assert len(result.curves) == 20 * 3
     assert result.curves["value"].max() <= 1
@@ -83,6 +84,41 @@ def test_top_k_needs_both_box_and_class():
     assert result.rate("gt_known_loc") == pytest.approx(right.mean())
     assert result.rate("top1_loc") == pytest.approx((right & images["top1"]).mean())
     assert result.rate("top5_loc") == pytest.approx((right & images["top5"]).mean())
+
+
+def test_masks_give_pxap_and_largest_contours_max_box_acc():
+    data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 12}))
+    model = models.build("mini_vgg", 10, seed=1)
+    result = evaluate(model, data, 0.05, map_kinds=("cam", "norm"), largest_of=("cam",))
+    for kind in ("cam", "norm"):
+        scores = np.stack(localize(model, data, range(12), kind)[0])
+        pixels = PixelMeter(0.05)
+        pixels.update(scores, np.stack([data[i].mask for i in range(12)]))
+        assert result.rate("pxap", kind) == pytest.approx(pixels.compute()["pxap"], rel=1e-9)
+    largest = BoxMeter((0.5,), 0.05, "largest")
+    largest.update(np.stack(localize(model, data, range(12))[0]), [data[i].boxes for i in range(12)])
+    assert result.rate("max_box_acc") == largest.compute()["max_box_acc"][0.5]
+    with pytest.raises(KeyError, match="No rate 'max_box_acc' of map 'norm'"):
+        result.rate("max_box_acc", "norm")
+
+
+def test_masks_alone_are_enough(tmp_path):
+    data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 12}))
+    whole = evaluate(models.build("mini_vgg", 10, seed=1), data, 0.05)
+    data._boxes, data._box_ends = np.zeros((0, 4), np.int64), np.zeros(12, np.int64)
+    result = evaluate(models.build("mini_vgg", 10, seed=1), data, 0.05)
+    assert set(result.rates["metric"]) == {"pxap", "top1_cls", "top5_cls"}
+    assert result.rate("pxap") == whole.rate("pxap")
+    assert "iou" not in result.images
+    assert list(result.curves) == list(whole.curves)
+
+
+def test_maps_of_one_pass_equal_those_of_three():
+    data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 12}))
+    model = models.build("mini_vgg", 10, seed=1)
+    together = evaluate(model, data, 0.05, map_kinds=tuple(MAP_KINDS), threads=2)
+    alone = [evaluate(model, data, 0.05, map_kinds=(kind,)).rates for kind in MAP_KINDS]
+    pd.testing.assert_frame_equal(together.rates, pd.concat(alone, ignore_index=True), check_exact=True)
 
 
 def test_fixed_boxes_by_hand():

@@ -143,3 +143,49 @@ def test_dtype_follows_the_input(features, weight, dtype):
     assert maps.cam(features, weight, TARGET).dtype == dtype
     assert maps.similarity_map(features, weight).dtype == dtype
     assert maps.min_max(maps.norm_map(features)).dtype == dtype
+
+
+LADDER = torch.arange(-2.0, 8.0, dtype=torch.float64).reshape(1, 2, 5)
+"""Ten cells, -2 to 7."""
+
+
+def test_pas_makes_a_high_percentile_the_upper_bound():
+    # Of ten cells, 8 are below the value 6, which so becomes 1, as does the 7 above it.
+    expected = [(value + 2) / 8 for value in range(-2, 6)] + [1, 1]
+    assert maps.pas(LADDER, 0.8).flatten().tolist() == pytest.approx(expected, rel=1e-12)
+    assert maps.pas(LADDER, 0.95).tolist() == maps.min_max(LADDER).tolist()
+
+
+def test_ivr_makes_a_low_percentile_the_lower_bound():
+    # Four cells are below the value 2, which so becomes 0.
+    expected = [0] * 5 + [value / 5 for value in range(1, 6)]
+    assert maps.ivr(LADDER, 0.4).flatten().tolist() == pytest.approx(expected, rel=1e-12)
+    assert maps.ivr(LADDER, 0.0).tolist() == maps.min_max(LADDER).tolist()
+
+
+def test_percentiles_of_flat_maps():
+    flat, spike = torch.ones(1, 2, 5), torch.zeros(1, 2, 5)
+    spike[0, 1, 2] = 3
+    assert maps.pas(flat).tolist() == maps.ivr(flat).tolist() == torch.zeros(1, 2, 5).tolist()
+    # Nine of ten cells are the lowest value, so the percentile is too; what is above it is as high as it gets.
+    assert maps.pas(spike, 0.5).flatten().tolist() == [0] * 7 + [1] + [0] * 2
+    assert maps.ivr(spike, 0.95).flatten().tolist() == [0] * 10
+
+
+@pytest.mark.parametrize("name", ["min_max", "max", "pas", "ivr"])
+def test_every_normalisation_gives_scores_and_leaves_its_input_alone(name):
+    raw = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    before = raw.clone()
+    scores = maps.score_map(raw, (12, 9), name)
+    assert scores.shape == (3, 12, 9)
+    assert (scores.amin(), scores.amax()) == (0, 1)
+    assert torch.equal(raw, before)
+
+
+def test_percentile_options_are_checked():
+    given = maps.score_map(LADDER, 8, "pas", percentile=0.5)
+    torch.testing.assert_close(given, maps.pas(maps.score_map(LADDER, 8), 0.5), rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="'max' takes no percentile"):
+        maps.score_map(LADDER, 8, "max", percentile=0.5)
+    with pytest.raises(ValueError, match="received 1.0"):
+        maps.ivr(LADDER, 1.0)

@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from wsolkit.boxes import boxes_above, cutoffs, pairwise_iou, to_8bit
 from wsolkit.metrics import BoxMeter, PixelMeter, in_top_k, threshold_range, top_k_loc
 
 
@@ -68,39 +65,6 @@ def test_all_contours_or_the_largest_alone():
 def test_any_true_box_counts():
     truths = np.array([[0, 0, 1, 1], [4, 6, 14, 16]])
     assert BoxMeter(threshold_step=0.5).update(blob()[None], [truths]).tolist() == [[1.0, 1.0]]
-
-
-KINDS = ("smooth", "noise", "binary", "constant", "levels")
-
-
-def random_map(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    if kind == "smooth":
-        cells = torch.from_numpy(rng.random((1, 1, 5, 5)))
-        return torch.nn.functional.interpolate(cells, (height, width), mode="bicubic")[0, 0].clamp(0, 1).numpy()
-    noise = rng.random((height, width))
-    if kind == "constant":
-        return np.full((height, width), noise[0, 0])
-    return {"noise": noise, "binary": (noise > 0.6) * 1.0, "levels": np.round(noise * 4) / 4}[kind]
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    kind=st.sampled_from(KINDS),
-    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)),
-    seed=st.integers(0, 2**32 - 1),
-    contours=st.sampled_from(["all", "largest"]),
-    step=st.sampled_from([0.001, 0.005, 0.01, 0.3]),
-)
-def test_every_threshold_equals_tracing_it_by_itself(kind, shape, seed, contours, step):
-    """The meter traces each distinct foreground once; that must not change a value."""
-    rng = np.random.default_rng(seed)
-    score = random_map(kind, *shape, rng)
-    corners = np.sort(rng.integers(0, (shape[1], shape[0]), (2, 2, 2)), axis=1)
-    truth = corners.reshape(2, 4)
-    meter = BoxMeter(threshold_step=step, contours=contours)
-    image = to_8bit(score)
-    plain = [pairwise_iou(boxes_above(image, c, contours), truth).max() for c in cutoffs(image, meter.thresholds)]
-    assert meter.update(score[None], [truth])[0].tolist() == plain
 
 
 def test_batches_do_not_matter_and_reset_forgets():

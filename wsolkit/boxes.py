@@ -5,15 +5,8 @@ box ends one pixel after its last pixel, while IoU counts pixels inclusively (``
 scores 0.956. That is the benchmark, and every published number contains it.
 """
 
-from typing import Literal
-
 import cv2
 import numpy as np
-
-Contours = Literal["all", "largest"]
-
-NO_CONTOUR = np.zeros((1, 4), np.int64)
-"""The box of a score map without any contour."""
 
 
 def to_8bit(score_map: np.ndarray) -> np.ndarray:
@@ -34,28 +27,28 @@ def cutoffs(image_8bit: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return (thresholds * np.max(image_8bit)).astype(np.int64)
 
 
-def boxes_above(image_8bit: np.ndarray, cutoff: int, contours: Contours = "all") -> np.ndarray:
-    """Bounding boxes of the contours of everything strictly above a cut-off.
+def largest_boxes(image_8bit: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+    """The bounding box of the contour of largest area at each of several cut-offs, as MaxBoxAcc has it.
 
     Args:
         image_8bit: (H, W) uint8.
-        cutoff: 0 to 255.
-        contours: ``"all"`` (outer borders and borders of holes alike, as MaxBoxAccV2 has it) or ``"largest"`` (only
-            that of largest contour area, the first of equals, as MaxBoxAcc has it).
+        cutoffs: (T,) integers, 0 to 255; foreground is strictly above.
 
     Returns:
-        (n, 4) int64, right and bottom inside the image; ``0, 0, 0, 0`` where there is no contour.
+        (T, 4) int64, right and bottom inside the image; the first of equal areas in OpenCV's order, and
+        ``0, 0, 0, 0`` where there is no contour.
     """
-    foreground = (image_8bit > cutoff).astype(np.uint8)
-    found = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-    if not found:
-        return NO_CONTOUR
-    if contours == "largest":
-        found = [max(found, key=cv2.contourArea)]
-    boxes = np.array([cv2.boundingRect(contour) for contour in found], np.int64)
-    boxes[:, 2:] += boxes[:, :2]
     height, width = image_8bit.shape
+    boxes = np.array([_largest_rectangle(image_8bit > cutoff) for cutoff in cutoffs.tolist()], np.int64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
     return np.minimum(boxes, [width, height, width - 1, height - 1])
+
+
+def _largest_rectangle(foreground: np.ndarray) -> tuple[int, int, int, int]:
+    found = cv2.findContours(foreground.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+    if not found:
+        return 0, 0, 0, 0
+    return cv2.boundingRect(max(found, key=cv2.contourArea) if len(found) > 1 else found[0])
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -74,16 +67,19 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return overlap / (area_a + area_b - overlap)
 
 
-def scale_boxes(boxes: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
+def scale_boxes(boxes: np.ndarray, width: int, height: int, size: int | tuple[int, int]) -> np.ndarray:
     """True boxes moved from the original image to the evaluation image, truncated to integers.
 
     Args:
         boxes: (k, 4) in pixels of the original image.
         width: its width in pixels.
         height: its height in pixels.
-        size: side of the evaluation image in pixels.
+        size: side of the evaluation image in pixels, or its height and width.
 
     Returns:
         (k, 4) int64.
     """
-    return (np.asarray(boxes, float) * (size / np.array([width, height, width, height]))).astype(np.int64)
+    new_height, new_width = (size, size) if isinstance(size, int) else size
+    # Multiplied before it is divided, as in the benchmark: the other order loses a pixel here and there.
+    scaled = np.asarray(boxes, float) * [new_width, new_height, new_width, new_height]
+    return (scaled / [width, height, width, height]).astype(np.int64)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wsolkit import maps
 from wsolkit.batches import normalise
-from wsolkit.boxes import boxes_above, cutoffs, pairwise_iou, to_8bit
-from wsolkit.datasets import CachedDataset
-from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, in_top_k, top_k_loc
+from wsolkit.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
+from wsolkit.datasets import CachedDataset, Sample
+from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k, top_k_loc
 from wsolkit.models import GapClassifier
 
 TOP_K = (1, 5)
@@ -40,10 +40,13 @@ class Evaluation:
     """What one pass over a split gives.
 
     Attributes:
-        rates: rates by ``(map kind, metric)`` as a frame with columns ``map, metric, value``; fractions in [0, 1].
-        images: one row an image and map kind: ``map, image_id, label, iou`` at the GT-known threshold, ``top1`` and
-            ``top5`` (class among the k highest logits).
-        curves: box accuracy by ``map, iou_threshold, threshold``.
+        rates: columns ``map, metric, value``; fractions in [0, 1]. For every map kind classification (``top1_cls``,
+            ``top5_cls``); with boxes ``gt_known_loc``, ``top1_loc``, ``top5_loc``, ``max_box_acc_<delta>`` and
+            ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, where asked for,
+            ``max_box_acc`` (largest contour, IoU 0.5); with masks ``pxap``.
+        images: one row an image and map kind: ``map, image_id, label, top1, top5`` (class among the k highest logits)
+            and, with boxes, ``iou`` at the GT-known threshold.
+        curves: box accuracy by ``map, iou_threshold, threshold``; empty without boxes.
     """
 
     rates: pd.DataFrame
@@ -51,8 +54,14 @@ class Evaluation:
     curves: pd.DataFrame
 
     def rate(self, metric: str, map_kind: str = "cam") -> float:
-        """One rate, a fraction in [0, 1]."""
+        """One rate, a fraction in [0, 1].
+
+        Raises:
+            KeyError: if this evaluation has no such rate.
+        """
         rows = self.rates[(self.rates["map"] == map_kind) & (self.rates["metric"] == metric)]
+        if len(rows) != 1:
+            raise KeyError(f"No rate {metric!r} of map {map_kind!r}; there are {', '.join(self.rates['metric'])}.")
         return float(rows["value"].item())
 
 
@@ -64,64 +73,116 @@ def evaluate(
     device: torch.device | str = "cpu",
     map_kinds: tuple[str, ...] = ("cam",),
     batch_size: int = 100,
+    threads: int = 1,
+    largest_of: tuple[str, ...] = (),
 ) -> Evaluation:
-    """Localize the true class's object in every image (the protocol of the WSOL benchmark).
+    """Localize the true class's object in every image (the protocol of the WSOL benchmark), in one pass.
 
     Args:
         model: the classifier; left in evaluation mode.
-        data: the images, at the evaluation size, with boxes.
+        data: the images, at the evaluation size, with boxes, masks or both.
         threshold_step: step between score-map thresholds.
         device: where the model is.
-        map_kinds: names in :data:`MAP_KINDS`.
+        map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
         batch_size: images a forward pass; it changes no result beyond rounding.
+        threads: maps searched for boxes at once; it changes no result.
+        largest_of: map kinds that also get MaxBoxAcc, whose boxes, those of the largest contours, take longer to find.
 
     Returns:
         Rates, per-image results and curves. Top-k Loc uses the GT-known threshold.
     """
     model.eval()
-    meters = {kind: BoxMeter(IOU_THRESHOLDS, threshold_step) for kind in map_kinds}
-    ious, logits = {kind: [] for kind in map_kinds}, []
+    judges = {kind: _Judge(data, threshold_step, threads, kind in largest_of) for kind in map_kinds}
+    logits = []
     for start in range(0, len(data), batch_size):
         numbers = range(start, min(start + batch_size, len(data)))
         output = model(normalise(data.images[numbers.start : numbers.stop], device))
         logits.append(output.logits.float().cpu())
         labels = torch.from_numpy(data.labels[numbers.start : numbers.stop]).to(device)
-        boxes = [data[number].boxes for number in numbers]
+        samples = [data[number] for number in numbers]
         for kind in map_kinds:
             raw = MAP_KINDS[kind].compute(output.features, model.classifier.weight, labels)
-            scores = maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation)
-            ious[kind].append(meters[kind].update(scores, boxes))
-    stacked = {kind: np.concatenate(values) for kind, values in ious.items()}
-    parts = [_summary(kind, meters[kind], stacked[kind], torch.cat(logits).numpy(), data) for kind in map_kinds]
+            judges[kind].update(maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
+    scores = torch.cat(logits).numpy()
+    parts = [_summary(kind, judge, scores, data) for kind, judge in judges.items()]
     return Evaluation(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
 
 
-def _summary(kind: str, meter: BoxMeter, ious: np.ndarray, logits: np.ndarray, data: CachedDataset) -> tuple:
-    result = meter.compute()
-    best = int(np.searchsorted(meter.thresholds, result["best_threshold"][GT_KNOWN_IOU]))
-    iou = ious[:, best]
-    rates = {
-        **{f"top{k}_loc": top_k_loc(iou, logits, data.labels, k) for k in TOP_K},
-        "gt_known_loc": result["max_box_acc"][GT_KNOWN_IOU],
-        **{f"max_box_acc_{d}": accuracy for d, accuracy in result["max_box_acc"].items()},
-        "max_box_acc_v2": result["max_box_acc_v2"],
-        **{f"best_threshold_{d}": threshold for d, threshold in result["best_threshold"].items()},
-        **{f"top{k}_cls": float(in_top_k(logits, data.labels, k).mean()) for k in TOP_K},
-    }
-    images = {
-        "map": kind,
-        "image_id": [data[i].image_id for i in range(len(data))],
-        "label": data.labels,
-        "iou": iou,
-        **{f"top{k}": in_top_k(logits, data.labels, k) for k in TOP_K},
-    }
-    curves = pd.DataFrame(result["curve"], index=meter.thresholds, columns=meter.iou_thresholds)
-    curves = curves.rename_axis(index="threshold", columns="iou_threshold").stack().rename("value").reset_index()
-    rows = pd.DataFrame({"map": kind, "metric": list(rates), "value": list(rates.values())})
-    return rows, pd.DataFrame(images), curves.assign(map=kind)
+class _Judge:
+    """The meters of one map kind, as far as the annotation goes."""
+
+    def __init__(self, data: CachedDataset, threshold_step: float, threads: int, largest: bool):
+        first = data[0]
+        boxes, masks = len(first.boxes) > 0, first.mask is not None
+        self.every = BoxMeter(IOU_THRESHOLDS, threshold_step, threads=threads) if boxes else None
+        self.largest = BoxMeter((GT_KNOWN_IOU,), threshold_step, "largest", threads) if boxes and largest else None
+        self.pixels = PixelMeter(threshold_step) if masks else None
+        self._ious = []
+
+    def update(self, scores: np.ndarray, samples: Sequence[Sample]) -> None:
+        boxes = [sample.boxes for sample in samples]
+        if self.every:
+            # Single precision is enough to tell any two IoUs of boxes in an image apart, and takes half the memory.
+            self._ious.append(self.every.update(scores, boxes).astype(np.float32))
+        if self.largest:
+            self.largest.update(scores, boxes)
+        if self.pixels:
+            self.pixels.update(scores, np.stack([sample.mask for sample in samples]))
+
+    def gt_known_ious(self, best_threshold: float) -> np.ndarray:
+        """IoU (N,) of every image at one threshold."""
+        return np.concatenate(self._ious)[:, int(np.searchsorted(self.every.thresholds, best_threshold))]
+
+
+def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) -> tuple:
+    hits = {f"top{k}": in_top_k(logits, data.labels, k) for k in TOP_K}
+    ids = [data[i].image_id for i in range(len(data))]
+    images = pd.DataFrame({"map": kind, "image_id": ids, "label": data.labels, **hits})
+    rates = {f"{name}_cls": float(right.mean()) for name, right in hits.items()}
+    curves = pd.DataFrame(columns=["threshold", "iou_threshold", "value", "map"])
+    if judge.every:
+        result = judge.every.compute()
+        images["iou"] = judge.gt_known_ious(result["best_threshold"][GT_KNOWN_IOU])
+        rates |= {f"top{k}_loc": top_k_loc(images["iou"], logits, data.labels, k) for k in TOP_K}
+        rates |= {"gt_known_loc": result["max_box_acc"][GT_KNOWN_IOU], "max_box_acc_v2": result["max_box_acc_v2"]}
+        rates |= {f"max_box_acc_{d}": accuracy for d, accuracy in result["max_box_acc"].items()}
+        rates |= {f"best_threshold_{d}": threshold for d, threshold in result["best_threshold"].items()}
+        wide = pd.DataFrame(result["curve"], index=judge.every.thresholds, columns=judge.every.iou_thresholds)
+        long = wide.rename_axis(index="threshold", columns="iou_threshold").stack().rename("value").reset_index()
+        curves = long.assign(map=kind)
+    if judge.largest:
+        rates["max_box_acc"] = judge.largest.compute()["max_box_acc"][GT_KNOWN_IOU]
+    if judge.pixels:
+        rates["pxap"] = judge.pixels.compute()["pxap"]
+    return pd.DataFrame({"map": kind, "metric": list(rates), "value": list(rates.values())}), images, curves
 
 
 @torch.no_grad()
+def raw_maps(
+    model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam", batch_size: int = 100
+) -> Tensor:
+    """Maps of some images as the network gives them, before any resizing and normalising.
+
+    Args:
+        model: the classifier, on the CPU; left in evaluation mode.
+        data: images at the evaluation size.
+        numbers: which images.
+        map_kind: a name in :data:`MAP_KINDS`.
+        batch_size: images a forward pass.
+
+    Returns:
+        (N, H, W), of each image's true class.
+    """
+    model.eval()
+    parts = []
+    for start in range(0, len(numbers), batch_size):
+        chosen = np.asarray(numbers[start : start + batch_size])
+        features = model(normalise(data.images[chosen])).features
+        labels = torch.from_numpy(data.labels[chosen])
+        parts.append(MAP_KINDS[map_kind].compute(features, model.classifier.weight, labels))
+    return torch.cat(parts)
+
+
 def localize(
     model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam", threshold: float = 0.5
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -137,14 +198,10 @@ def localize(
     Returns:
         For each image the score map (H, W) of its true class, and the box (1, 4) of its largest contour.
     """
-    chosen, labels = np.asarray(numbers), torch.from_numpy(data.labels[numbers])
-    output = model.eval()(normalise(data.images[chosen]))
-    kind = MAP_KINDS[map_kind]
-    raw = kind.compute(output.features, model.classifier.weight, labels)
-    scores = list(maps.score_map(raw, data.size, kind.normalisation).numpy())
+    raw = raw_maps(model, data, numbers, map_kind)
+    scores = list(maps.score_map(raw, data.size, MAP_KINDS[map_kind].normalisation).numpy())
     images = [to_8bit(score) for score in scores]
-    found = [boxes_above(i, int(cutoffs(i, np.array([threshold]))[0]), "largest") for i in images]
-    return scores, found
+    return scores, [largest_boxes(image, cutoffs(image, np.array([threshold]))) for image in images]
 
 
 def fixed_box_ious(data: CachedDataset, margin: float) -> np.ndarray:

@@ -15,7 +15,7 @@ class NotFiniteError(ValueError):
     """A map holds NaN or infinity: the network that made it has diverged."""
 
 
-Normalisation = Literal["min_max", "max"]
+Normalisation = Literal["min_max", "max", "pas", "ivr"]
 
 
 def norm_map(features: Tensor) -> Tensor:
@@ -113,28 +113,95 @@ def max_normalise(maps: Tensor, *, check: bool = True) -> Tensor:
     return _ratio(positive, positive.amax((1, 2), keepdim=True))
 
 
-def score_map(maps: Tensor, size: int | tuple[int, int], normalisation: Normalisation = "min_max") -> Tensor:
+def pas(maps: Tensor, percentile: float = 0.9, *, check: bool = True) -> Tensor:
+    """As `min_max`, but a high percentile is 1 already, and so is all above it.
+
+    PaS, "percentile as a standard": a few very high cells no longer decide where the threshold lies (Bae et al.,
+    "Rethinking Class Activation Mapping for WSOL", ECCV 2020, which this paper's Tab. 4 and A1 list).
+
+    Args:
+        maps: (B, H, W), any float dtype and any range.
+        percentile: the upper bound, as the share of cells below it, in [0, 1); of two cells the higher one.
+        check: refuse NaN and infinity.
+
+    Returns:
+        (B, H, W) in [0, 1]. A constant map becomes all zeros; where the percentile is the lowest value itself, all
+        higher cells become 1.
+
+    Raises:
+        ValueError: if ``maps`` is not three-dimensional, or the percentile is not in [0, 1).
+        NotFiniteError: with ``check``, if it holds NaN or infinity.
+    """
+    upper = _percentile(maps, percentile, check)
+    low = maps.amin((1, 2), keepdim=True)
+    return torch.where(upper > low, _ratio(maps - low, upper - low), (maps > low).to(maps.dtype)).clamp(max=1)
+
+
+def ivr(maps: Tensor, percentile: float = 0.4, *, check: bool = True) -> Tensor:
+    """As `min_max`, but a low percentile is 0 already, and so is all below it.
+
+    IVR, "infimum of value range": a few very low cells no longer decide where the threshold lies (Kim et al.,
+    "Normalization Matters in WSOL", ICCV 2021, which this paper's Tab. 4 and A1 list; the percentile is tuned on
+    train-fullsup there).
+
+    Args:
+        maps: (B, H, W), any float dtype and any range.
+        percentile: the lower bound, as the share of cells below it, in [0, 1); of two cells the higher one.
+        check: refuse NaN and infinity.
+
+    Returns:
+        (B, H, W) in [0, 1]. A map whose percentile is its highest value becomes all zeros.
+
+    Raises:
+        ValueError: if ``maps`` is not three-dimensional, or the percentile is not in [0, 1).
+        NotFiniteError: with ``check``, if it holds NaN or infinity.
+    """
+    return max_normalise(maps - _percentile(maps, percentile, check), check=False)
+
+
+def score_map(
+    maps: Tensor,
+    size: int | tuple[int, int],
+    normalisation: Normalisation = "min_max",
+    percentile: float | None = None,
+) -> Tensor:
     """Score maps: resized with bicubic interpolation, then normalised, in that order (the benchmark's protocol).
 
     Args:
         maps: (B, H, W), any float dtype: CAMs, norm maps or similarity maps.
         size: side of the evaluation image in pixels, or its height and width.
-        normalisation: ``"min_max"`` (CAM, norm map) or ``"max"`` (similarity map).
+        normalisation: ``"min_max"`` (CAM, norm map), ``"max"`` (similarity map), ``"pas"`` or ``"ivr"``; see
+            `min_max`, `max_normalise`, `pas` and `ivr`.
+        percentile: of the last two; None takes their default.
 
     Returns:
         (B, height, width) float64 on the CPU, in [0, 1].
 
     Raises:
-        ValueError: if ``maps`` is not three-dimensional, or the normalisation is unknown.
+        ValueError: if ``maps`` is not three-dimensional, the normalisation is unknown, or it takes no percentile.
         NotFiniteError: if it holds NaN or infinity.
     """
-    scale = {"min_max": min_max, "max": max_normalise}.get(normalisation)
-    if scale is None:
-        raise ValueError(f"Unknown normalisation {normalisation!r}; expected 'min_max' or 'max'.")
+    if normalisation not in _NORMALISATIONS:
+        raise ValueError(f"Unknown normalisation {normalisation!r}; expected one of {', '.join(_NORMALISATIONS)}.")
+    if percentile is not None and normalisation not in ("pas", "ivr"):
+        raise ValueError(f"Normalisation {normalisation!r} takes no percentile; 'pas' and 'ivr' do.")
     _require_maps(maps, check=False)
     shape = (size, size) if isinstance(size, int) else size
-    wide = maps.detach().cpu().double()[:, None]
-    return scale(F.interpolate(wide, shape, mode="bicubic", align_corners=False)[:, 0])
+    wide = F.interpolate(maps.detach().cpu().double()[:, None], shape, mode="bicubic", align_corners=False)[:, 0]
+    options = {} if percentile is None else {"percentile": percentile}
+    return _NORMALISATIONS[normalisation](wide, **options)
+
+
+_NORMALISATIONS = {"min_max": min_max, "max": max_normalise, "pas": pas, "ivr": ivr}
+
+
+def _percentile(maps: Tensor, share: float, check: bool) -> Tensor:
+    """The cell (B, 1, 1) of each map that this share of its cells is below."""
+    _require_maps(maps, check)
+    if not 0 <= share < 1:
+        raise ValueError(f"Expected a percentile as a share in [0, 1), received {share!r}.")
+    cells = maps.flatten(1)
+    return cells.kthvalue(int(cells.shape[1] * share) + 1).values[:, None, None]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
