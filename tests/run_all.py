@@ -1,4 +1,4 @@
-"""What ``make test`` runs: unit tests, every notebook under nbval, then the batch; all on fresh runs, in ``smoke``."""
+"""What ``make test`` runs: the batch, every notebook under nbval, then unit tests; all on fresh runs, in ``smoke``."""
 
 import os
 import subprocess
@@ -9,12 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 STAGES = {
-    "unit tests": ["-m", "pytest", "-q", "tests"],
+    "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
     "notebooks": [
-        *["-m", "pytest", "-q", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
+        *["-m", "pytest", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
         *["-p", "no:cacheprovider"],
     ],
-    "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
+    "unit tests": ["-m", "pytest", "tests"],
 }
 
 

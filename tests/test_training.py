@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -96,6 +97,36 @@ def test_the_selected_epoch_is_the_best_on_train_fullsup(tmp_path, place):
     assert header == {"epoch": int(history["fullsup_max_box_acc_v2"].idxmax()) + 1, "recipe": recipe.key}
     run(recipe.changed(select_by="last"), tmp_path / "last", place)
     assert checkpoints.load(tmp_path / "last" / training.BEST)[1]["epoch"] == 5
+
+
+def test_pxap_can_select_too(tmp_path, place):
+    recipe = tiny_recipe(epochs=4, select_by="pxap")
+    _, history = run(recipe, tmp_path / "run", place)
+    _, header = checkpoints.load(tmp_path / "run" / training.BEST)
+    assert header["epoch"] == int(history["fullsup_pxap"].idxmax()) + 1
+
+
+def test_snapshots_hold_the_weights_of_their_epochs(tiny, tmp_path, place):
+    recipe = tiny.changed(snapshot_epochs=(1, 3))
+    model, _ = run(recipe.changed(select_by="last"), tmp_path / "run", place)
+    kept = sorted(path.name for path in (tmp_path / "run").glob("epoch-*"))
+    assert kept == [training.snapshot(1), training.snapshot(3)]
+    first, last = (checkpoints.load(tmp_path / "run" / name)[0] for name in kept)
+    assert all((last[name] == tensor).all() for name, tensor in model.state_dict().items())
+    shorter, _ = run(tiny.changed(epochs=1, select_by="last"), tmp_path / "shorter", place)
+    assert all((first[name] == tensor).all() for name, tensor in shorter.state_dict().items())
+
+
+def test_a_selection_that_the_annotation_does_not_allow_is_named(tiny, tmp_path, place, monkeypatch):
+    judged = training.evaluate
+
+    def with_masks_only(*given, **more):
+        result = judged(*given, **more)
+        return dataclasses.replace(result, rates=result.rates[result.rates["metric"].isin(["pxap", "top1_cls"])])
+
+    monkeypatch.setattr(training, "evaluate", with_masks_only)
+    with pytest.raises(TrainingError, match="'max_box_acc_v2' cannot be judged.*masks only.*pxap, top1_cls"):
+        run(tiny, tmp_path / "run", place)
 
 
 def test_pretraining_gives_everything_but_the_classifier(tiny, tmp_path, place):

@@ -1,4 +1,4 @@
-"""Worker processes that never outlive the work: they end with their parent, and stop when it is interrupted."""
+"""The cores there are, and worker processes that never outlive the work: they end with their parent."""
 
 import os
 import tempfile
@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -23,11 +23,13 @@ class Stand:
         dataset: name of the data set.
         options: its options.
         fine_grained: whether its classes share one kind of object, which decides the mask of the norm loss (Sec. 4.1).
+        training: recipe fields that differ from the profile's.
     """
 
     dataset: str
     options: Mapping[str, Any] = field(default_factory=dict)
     fine_grained: bool = False
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Profile:
             seed=seed,
             pretrained=self._pretraining(name),
             **_method(losses, values, stand.fine_grained, options),
-            **fields,
+            **fields | dict(stand.training),
         )
 
     def _pretraining(self, backbone: str) -> Recipe | str:

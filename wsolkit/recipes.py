@@ -14,7 +14,7 @@ from wsolkit import datasets, methods, models
 from wsolkit.errors import RecipeError, unknown
 from wsolkit.plugins import explain
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same recipe would give other numbers, so that old runs are not taken for new ones."""
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -50,7 +50,8 @@ class Recipe:
         nesterov: whether the momentum is Nesterov's.
         weight_decay: of SGD.
         select_by: which epoch's weights are kept, judged on train-fullsup: the best ``"max_box_acc_v2"`` (the
-            protocol), the best ``"top1"`` classification, or the ``"last"``.
+            protocol), the best ``"pxap"`` (the same for masks), the best ``"top1_cls"``, or the ``"last"``.
+        snapshot_epochs: epochs, counted from 1, after which the weights are kept as well, to look at training.
         threshold_step: step between score-map thresholds in every evaluation.
         cpu_threads: threads of one run on a CPU; they decide the order of sums, hence the last digits.
     """
@@ -75,7 +76,8 @@ class Recipe:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: Rate = 5e-4
-    select_by: Literal["max_box_acc_v2", "top1", "last"] = "max_box_acc_v2"
+    select_by: Literal["max_box_acc_v2", "pxap", "top1_cls", "last"] = "max_box_acc_v2"
+    snapshot_epochs: tuple[Positive, ...] = ()
     threshold_step: Annotated[float, Field(gt=0, lt=1)] = 0.01
     cpu_threads: Annotated[int, Field(ge=1, le=256)] = 1
 
@@ -90,6 +92,8 @@ class Recipe:
             raise RecipeError(f"crop_size = {self.crop_size} does not fit in resize_size = {self.resize_size}.")
         if self.warm_epochs > self.epochs:
             raise RecipeError(f"warm_epochs = {self.warm_epochs} is more than epochs = {self.epochs}.")
+        if any(epoch > self.epochs for epoch in self.snapshot_epochs):
+            raise RecipeError(f"snapshot_epochs = {self.snapshot_epochs} go beyond epochs = {self.epochs}.")
         if isinstance(self.pretrained, Recipe) and self.pretrained.backbone != self.backbone:
             raise RecipeError(f"A {self.backbone!r} cannot be pretrained by a {self.pretrained.backbone!r}.")
         if self.nesterov and not self.momentum:

@@ -16,8 +16,8 @@ import pandas as pd
 from filelock import FileLock
 
 from wsolkit import checkpoints, models, training
-from wsolkit.errors import DataError
-from wsolkit.evaluation import Evaluation, evaluate
+from wsolkit.errors import DataError, unknown
+from wsolkit.evaluation import MAP_KINDS, Evaluation, evaluate
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.processes import worker_pool
 from wsolkit.progress import WATCH_VARIABLE, progress
@@ -53,13 +53,19 @@ class Run:
         """The evaluation of the selected weights on the test split."""
         return Evaluation(*(pd.read_csv(self.folder / f"test-{part}.csv") for part in REPORT))
 
-    def model(self) -> models.GapClassifier:
-        """The classifier with the selected weights, in evaluation mode, on the CPU.
+    def model(self, epoch: int | None = None) -> models.GapClassifier:
+        """The classifier in evaluation mode, on the CPU.
+
+        Args:
+            epoch: one of the recipe's snapshot epochs; None means the selected weights.
 
         Raises:
+            RecipeError: if the recipe keeps no snapshot of that epoch.
             CheckpointError: if the checkpoint is damaged or does not fit the recipe.
         """
-        path = self.folder / training.BEST
+        if epoch is not None and epoch not in self.recipe.snapshot_epochs:
+            raise unknown("snapshot epoch", epoch, map(str, self.recipe.snapshot_epochs))
+        path = self.folder / (training.BEST if epoch is None else training.snapshot(epoch))
         tensors, _ = checkpoints.load(path)
         model = models.build(self.recipe.backbone, len(tensors["classifier.bias"]))
         checkpoints.load_into(model, tensors, path)
@@ -174,7 +180,15 @@ class RunStore:
         seconds = time.monotonic() - start
         test = self.place.open(recipe, "test")
         with training.cpu_threads(recipe.cpu_threads):
-            report = evaluate(model, test, recipe.threshold_step, self.place.torch_device())
+            report = evaluate(
+                model,
+                test,
+                recipe.threshold_step,
+                self.place.torch_device(),
+                map_kinds=tuple(MAP_KINDS),
+                threads=recipe.cpu_threads,
+                largest_of=("cam",),
+            )
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
                 getattr(report, part).to_csv(partial, index=False)

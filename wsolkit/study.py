@@ -16,6 +16,7 @@ import wsolkit
 from wsolkit import paths, profiles, training
 from wsolkit.errors import RecipeError
 from wsolkit.files import atomic_file, writable_folder
+from wsolkit.processes import cores
 from wsolkit.profiles import Profile
 from wsolkit.recipes import Recipe
 from wsolkit.runs import Run, RunStore
@@ -109,7 +110,7 @@ def default_jobs(device: torch.device) -> int:
         return int(wanted)
     if device.type != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def open_study(

@@ -30,6 +30,11 @@ HISTORY = "history.csv"
 MODEL, MOMENTUM = "model.", "momentum."
 
 
+def snapshot(epoch: int) -> str:
+    """Name of the file with the weights after an epoch, where the recipe asks for it."""
+    return f"epoch-{epoch:03d}.safetensors"
+
+
 class Stopped(TrainingError):
     """Training was asked to stop; the run folder holds all finished epochs."""
 
@@ -92,8 +97,8 @@ def train(
 
     Args:
         recipe: what to train.
-        folder: the run's own folder; it exists. Gets ``last.safetensors`` and ``history.csv`` after every epoch and
-            ``best.safetensors`` after every better one.
+        folder: the run's own folder; it exists. Gets ``last.safetensors`` and ``history.csv`` after every epoch,
+            ``best.safetensors`` after every better one, and the recipe's snapshots.
         place: data, device and cache.
         initial: state dict of the run that the recipe is pretrained by; its classifier is not taken.
         should_stop: asked after every step; True ends the run at once.
@@ -122,8 +127,11 @@ def train(
             row = _train_epoch(recipe, epoch, model, optimizer, data, device, should_stop)
             row |= _held_out_rates(recipe, epoch, model, held_out, device)
             history.append(row)
+            header = {"epoch": epoch, "recipe": recipe.key}
             if _is_best(history, recipe.select_by):
-                checkpoints.save(folder / BEST, model.state_dict(), {"epoch": epoch, "recipe": recipe.key})
+                checkpoints.save(folder / BEST, model.state_dict(), header)
+            if epoch in recipe.snapshot_epochs:
+                checkpoints.save(folder / snapshot(epoch), model.state_dict(), header)
             _save_progress(folder, model, optimizer, history)
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
@@ -250,15 +258,21 @@ def _held_out_rates(
             f"The network is not finite any more: epoch {epoch}, evaluation on train-fullsup ({error}) "
             "Lower the learning rates; earlier epochs are kept."
         ) from error
-    wanted = ("max_box_acc_v2", "gt_known_loc", "top1_cls")
-    return {f"fullsup_{metric}": result.rate(metric) for metric in wanted}
+    wanted = ("max_box_acc_v2", "gt_known_loc", "pxap", "top1_cls")
+    found = set(result.rates["metric"])
+    if recipe.select_by in wanted and recipe.select_by not in found:
+        raise TrainingError(
+            f"select_by = {recipe.select_by!r} cannot be judged: {recipe.dataset} has "
+            f"{'masks' if 'pxap' in found else 'boxes'} only. Choose one of {', '.join(sorted(found & set(wanted)))}."
+        )
+    return {f"fullsup_{metric}": result.rate(metric) for metric in wanted if metric in found}
 
 
 def _is_best(history: list[dict], select_by: str) -> bool:
     """Whether the newest epoch's weights are the ones to keep so far; the earliest of equals stays."""
     if select_by == "last" or len(history) == 1:
         return True
-    column = {"max_box_acc_v2": "fullsup_max_box_acc_v2", "top1": "fullsup_top1_cls"}[select_by]
+    column = f"fullsup_{select_by}"
     return history[-1][column] > max(row[column] for row in history[:-1])
 
 
