@@ -4,20 +4,34 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsolkit.errors import WsolkitError
+from wsolkit.errors import RecipeError, WsolkitError
 
 if TYPE_CHECKING:
     from wsolkit.batch import Outcome
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True, help="Real data sets: what is there, what is missing, where to get it.")
+app.add_typer(data, name="data")
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder or zip of real data; drawn data needs none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+
+
+class Contours(StrEnum):
+    """Which contours give boxes."""
+
+    all = "all"
+    largest = "largest"
+
+
+Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
+DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
 
 
 @app.callback()
@@ -71,6 +85,55 @@ def train(
     with _interruptible():
         run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
     typer.echo(run.folder)
+
+
+@app.command()
+def evaluate(
+    score_maps: Annotated[Path, typer.Option(help="Folder of score maps, <image_id>.npy.")],
+    metadata: Annotated[Path, typer.Option(help="The benchmark's metadata folder of a split, e.g. metadata/CUB/test.")],
+    mask_root: Annotated[Path | None, typer.Option(help="Folder of the masks that localization.txt names.")] = None,
+    threshold_step: Annotated[float, typer.Option(help="Step between score-map thresholds.")] = 0.001,
+    contours: Annotated[Contours, typer.Option(help="all: MaxBoxAccV2; largest: MaxBoxAcc.")] = Contours.all,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Maps judged at once; all cores if not given.")] = None,
+) -> None:
+    """Score anybody's score maps, to the pixel as the WSOL benchmark does.
+
+    Example: wsolkit evaluate --score-maps scoremaps --metadata metadata/CUB/test --json result.json
+    """
+    from wsolkit import datasets, processes
+    from wsolkit.score_maps import describe, score_folder, write_json
+
+    if not 0 < threshold_step < 1:
+        raise RecipeError(f"--threshold-step {threshold_step}: expected a number between 0 and 1, e.g. 0.001.")
+    split, workers = datasets.read_metadata(metadata), threads or processes.cores()
+    result = score_folder(score_maps, split, mask_root, threshold_step, contours.value, workers)
+    if json_file is not None:
+        write_json(result, json_file)
+    typer.echo(describe(result))
+
+
+@data.command("check")
+def data_check(name: Dataset, data_root: DataFolder) -> None:
+    """List what a data set needs and what of it is there; exit code 1 where it is not complete."""
+    from wsolkit import datasets
+
+    parts = datasets.check(name, data_root)
+    typer.echo(datasets.describe(parts) if parts else f"{name} is drawn: it needs no data.")
+    if any(part.state != "ok" for part in parts):
+        raise typer.Exit(1)
+
+
+@data.command("get")
+def data_get(name: Dataset, data_root: DataFolder) -> None:
+    """Download, verify and unpack what needs neither login nor browser; then as `check`, with where to get the rest."""
+    from wsolkit import datasets, downloads
+
+    complete = all(part.state == "ok" for part in datasets.check(name, data_root))
+    for archive in () if complete else datasets.archives(name):
+        typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
+        typer.echo(f"{downloads.fetch(archive, data_root.expanduser())} is there.")
+    data_check(name, data_root)
 
 
 @contextmanager

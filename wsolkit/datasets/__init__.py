@@ -1,7 +1,8 @@
 """Data sets: one file each, all giving the same :class:`Sample` at any asked size.
 
 A data set module has a frozen dataclass ``Options`` and a function
-``open_split(split, size, options, data_root) -> WsolDataset``. Adding one is adding its file here.
+``open_split(split, size, options, data_root) -> WsolDataset``. Adding one is adding its file here. One that is not
+drawn says with a function ``parts(data_root)`` what it needs, and with a constant ``ARCHIVES`` what can be downloaded.
 """
 
 from collections.abc import Mapping
@@ -10,9 +11,27 @@ from typing import Any
 
 from wsolkit import plugins
 from wsolkit.datasets._base import SPLITS, CachedDataset, Sample, WsolDataset
+from wsolkit.datasets._benchmark import Metadata, read_mask, read_metadata
+from wsolkit.datasets._sources import Archive, Part, describe
 from wsolkit.errors import unknown
 
-__all__ = ["SPLITS", "CachedDataset", "Sample", "WsolDataset", "complete_options", "names", "open_dataset"]
+__all__ = [
+    "SPLITS",
+    "Archive",
+    "CachedDataset",
+    "Metadata",
+    "Part",
+    "Sample",
+    "WsolDataset",
+    "archives",
+    "check",
+    "complete_options",
+    "describe",
+    "names",
+    "open_dataset",
+    "read_mask",
+    "read_metadata",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -55,3 +74,22 @@ def open_dataset(
         raise unknown("split", split, SPLITS)
     root = None if data_root is None else Path(data_root).expanduser()
     return module.open_split(split, size, complete_options(name, options or {}), root)
+
+
+def check(name: str, data_root: str | Path) -> tuple[Part, ...]:
+    """What a data set needs and how much of it is in ``data_root``; empty for a drawn one, which needs nothing.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    module = plugins.load(__name__, "dataset", name)
+    return module.parts(Path(data_root).expanduser()) if hasattr(module, "parts") else ()
+
+
+def archives(name: str) -> tuple[Archive, ...]:
+    """What of a data set anybody may download; empty for a drawn one, and where all of it needs a login or a browser.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    return getattr(plugins.load(__name__, "dataset", name), "ARCHIVES", ())

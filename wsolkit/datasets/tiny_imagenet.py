@@ -7,6 +7,7 @@ every tenth training image of a class, by the number in its name; it is never tr
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -21,10 +22,22 @@ from pydantic.dataclasses import dataclass
 
 from wsolkit.boxes import scale_boxes
 from wsolkit.datasets._base import Sample, WsolDataset
+from wsolkit.datasets._sources import Archive, Part
 from wsolkit.errors import DataError
 
 HELD_OUT = 10
 """One in so many training images of a class belongs to train-fullsup: those whose number ends in 9."""
+
+ARCHIVES = (
+    Archive(
+        name="tiny-imagenet-200.zip",
+        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        checksum="md5:90528d7ca1a48142e341f4ef8d21d0de",
+        bytes=248_100_043,
+        unpacks_to="tiny-imagenet-200",
+        licence="photographs of ImageNet, whose terms are at https://image-net.org/download.php",
+    ),
+)
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -94,6 +107,14 @@ class Files:
             return (self.root / self._prefix / name).read_bytes()
         except (KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"Tiny ImageNet in {self.root} is incomplete: cannot read {name} ({error}).") from error
+
+    def names(self) -> set[str]:
+        """The relative names of all files."""
+        if self.root.is_file():
+            return {name.removeprefix(self._prefix) for name in self._zip.namelist()}
+        top = self.root / self._prefix
+        below = ((Path(folder).relative_to(top), names) for folder, _, names in os.walk(top))
+        return {(folder / name).as_posix() for folder, names in below for name in names}
 
     def rows(self, name: str, columns: int) -> list[list[str]]:
         """The lines of a tab-separated text file, each with so many columns.
@@ -195,3 +216,23 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
     if data_root is None:
         raise DataError("tiny_imagenet needs data_root: the folder or the zip of Tiny ImageNet (--data-root PATH).")
     return TinyImageNet(split, size, options, data_root)
+
+
+def parts(data_root: Path) -> tuple[Part, ...]:
+    """What Tiny ImageNet needs, and what of it is there: the images that its own lists name."""
+    where = "`wsolkit data get tiny_imagenet`"
+    try:
+        files = Files(data_root)
+        training = [
+            f"train/{row[0]}/images/{image[0]}"
+            for row in files.rows("wnids.txt", 1)
+            for image in files.rows(f"train/{row[0]}/{row[0]}_boxes.txt", 5)
+        ]
+        test = [f"val/images/{row[0]}" for row in files.rows("val/val_annotations.txt", 6)]
+    except DataError as error:
+        return (Part("lists of images", data_root, 1, 0, f"{where}. {error}"),)
+    there = files.names()
+    return tuple(
+        Part(f"images of {what}", data_root, len(listed), sum(name in there for name in listed), where)
+        for what, listed in (("train-weaksup and train-fullsup", training), ("test", test))
+    )

@@ -1,0 +1,160 @@
+"""Anybody's score maps, in the WSOL benchmark's own format, judged by the benchmark's own rules.
+
+A map is ``<image_id>.npy``, a two-dimensional float array in [0, 1] of any size, below one folder; the metadata folder
+is the benchmark's (see `wsolkit.datasets.read_metadata`).
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsolkit.boxes import scale_boxes
+from wsolkit.datasets import Metadata, read_mask
+from wsolkit.errors import DataError
+from wsolkit.files import atomic_file, writable_folder
+from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
+from wsolkit.progress import progress
+
+JSON_KEYS = ("n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")
+"""What of a result goes into a JSON file."""
+
+CHUNK = 128
+"""Maps held in memory at once."""
+
+NAMED = 20
+"""Broken maps of one kind that an error lists by name; it counts the rest."""
+
+
+def score_folder(
+    folder: Path,
+    metadata: Metadata,
+    mask_root: Path | None = None,
+    threshold_step: float = 0.001,
+    contours: Contours = "all",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Judge the score maps of a split.
+
+    Args:
+        folder: where the maps are, each under its image's id.
+        metadata: the split, with boxes and sizes, or with masks. Boxes are scaled from the stated size of the image to
+            the size of its map; masks are resized to it.
+        mask_root: folder of the masks, where the metadata has masks.
+        threshold_step: step between score-map thresholds.
+        contours: which contours give boxes.
+        threads: maps read and judged at once; the result does not depend on it.
+
+    Returns:
+        ``n_images`` and, with boxes, ``max_box_acc`` and ``best_threshold`` by IoU threshold, ``max_box_acc_v2`` and
+        ``curve`` (thresholds x IoU thresholds); with masks ``pxap``, ``precision`` and ``recall``. Fractions.
+
+    Raises:
+        DataError: naming and counting the maps that are missing, unreadable, not two-dimensional, not of a float type,
+            outside [0, 1] or not a number, if there is any: a broken map is not judged as if it were blank. Also for
+            metadata without either boxes or masks, and for masks without ``mask_root``.
+    """
+    if metadata.masks is None and metadata.boxes is None:
+        raise DataError("This metadata has neither boxes nor masks; give that of train-fullsup or test (val/, test/).")
+    if metadata.masks is not None and mask_root is None:
+        raise DataError("localization.txt names masks; give the folder that they are in (--mask-root DIR).")
+    boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads) if metadata.masks is None else None
+    pixels = PixelMeter(threshold_step)
+    broken = defaultdict(list)
+    with ThreadPoolExecutor(threads) as pool:
+        for ids in _chunks(metadata.image_ids):
+            read = list(pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
+            for image_id, found in zip(ids, read, strict=True):
+                if isinstance(found, str):
+                    broken[found].append(image_id)
+            if broken:
+                continue  # nothing will be scored; only the list of broken maps is still to be completed
+            for shape, numbers in _by_shape(read).items():
+                maps, chosen = np.stack([read[number] for number in numbers]), [ids[number] for number in numbers]
+                if boxes:
+                    boxes.update(maps, [_scaled(metadata, image_id, shape) for image_id in chosen])
+                else:
+                    masks = pool.map(lambda image_id, shape=shape: _mask(metadata, mask_root, image_id, shape), chosen)
+                    pixels.update(maps, np.stack(list(masks)))
+    if broken:
+        raise DataError(_complaint(broken, len(metadata.image_ids), folder))
+    return {"n_images": len(metadata.image_ids)} | (boxes or pixels).compute()
+
+
+def write_json(result: Mapping[str, Any], path: Path) -> None:
+    """Write a result of `score_folder` as JSON, without its curves.
+
+    Raises:
+        WsolkitError: if the folder cannot be written.
+    """
+    writable_folder(path.parent)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps({key: result[key] for key in JSON_KEYS if key in result}, indent=2) + "\n")
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """A result of `score_folder` in lines for a reader, in percent."""
+    lines = [f"{result['n_images']} images"]
+    if "pxap" in result:
+        return "\n".join([*lines, f"PxAP         {result['pxap']:8.2%}"])
+    for delta, accuracy in result["max_box_acc"].items():
+        lines.append(f"IoU >= {delta}   {accuracy:8.2%}  at score-map threshold {result['best_threshold'][delta]:.4g}")
+    return "\n".join([*lines, f"mean of them {result['max_box_acc_v2']:7.2%}"])
+
+
+def _chunks(image_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    with progress(title="score maps", total=len(image_ids), unit="map") as bar:
+        for start in range(0, len(image_ids), CHUNK):
+            ids = image_ids[start : start + CHUNK]
+            yield ids
+            bar.update(len(ids))
+
+
+def _read(path: Path) -> np.ndarray | str:
+    """A score map, or what is wrong with it."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError, EOFError, MemoryError):
+        return "not a NumPy file"
+    if not isinstance(found, np.ndarray):
+        return "not a NumPy file"
+    if found.dtype.kind != "f":
+        return f"of type {found.dtype}, not float"
+    if found.ndim != 2 or not found.size:
+        return f"of shape {found.shape}, not (height, width)"
+    if np.isnan(found).any():
+        return "with NaN"
+    if found.min() < 0 or found.max() > 1:
+        return "outside [0, 1]"
+    return found
+
+
+def _by_shape(maps: Sequence[np.ndarray]) -> Mapping[tuple[int, int, np.dtype], list[int]]:
+    groups = defaultdict(list)
+    for number, score in enumerate(maps):
+        groups[(*score.shape, score.dtype)].append(number)
+    return groups
+
+
+def _scaled(metadata: Metadata, image_id: str, shape: tuple) -> np.ndarray:
+    return scale_boxes(metadata.boxes[image_id], *metadata.sizes[image_id], shape[:2])
+
+
+def _mask(metadata: Metadata, mask_root: Path, image_id: str, shape: tuple) -> np.ndarray:
+    return read_mask(mask_root, *metadata.masks[image_id], shape[:2])
+
+
+def _complaint(broken: Mapping[str, Sequence[str]], total: int, folder: Path) -> str:
+    count = sum(map(len, broken.values()))
+    lines = [f"{count} of {total} score maps in {folder} cannot be judged, so nothing was scored."]
+    for reason, names in sorted(broken.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        lines.append(f"  {len(names)} {reason}: {', '.join(names[:NAMED])}{more}")
+    lines.append("Expected <image_id>.npy for every line of image_ids.txt: a float array (height, width) in [0, 1].")
+    return "\n".join(lines)
