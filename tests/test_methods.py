@@ -88,6 +88,36 @@ def test_gradients_are_finite_for_blank_images():
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+def test_eil_adds_the_cross_entropy_of_features_without_their_strongest_cells(images):
+    model, outcome = take_step(images, "eil", erase_threshold=0.95, lambda_erased=0.5)
+    pooled = model.pooling(model(images).drop_point)
+    level = pooled.mean(1)
+    kept = (level <= 0.95 * level.amax((1, 2), keepdim=True))[:, None]
+    assert 0 < kept.float().mean() < 1
+    logits = model.classifier(model.gap(model.after_pooling(pooled * kept)))
+    assert list(outcome.terms) == ["ce", "erased"]
+    torch.testing.assert_close(outcome.terms["erased"].value, F.cross_entropy(logits, LABELS), rtol=1e-5, atol=1e-6)
+    expected = outcome.terms["ce"].value + 0.5 * outcome.terms["erased"].value
+    torch.testing.assert_close(outcome.total(), expected)
+
+
+def test_eil_takes_the_same_alignment_as_the_papers_method(images):
+    weights = {"lambda_sim": 2.0, "lambda_norm": 0.3, "tau_fg": 0.5, "tau_bg": 0.3}
+    _, ours = take_step(images, lambda_drop=0.0, **weights)
+    _, eil = take_step(images, "eil", **weights)
+    assert eil.terms["sim"] == ours.terms["sim"]
+    assert eil.terms["norm"] == ours.terms["norm"]
+    _, warm = take_step(images, "eil", warm=True, **weights)
+    assert list(warm.terms) == ["ce", "erased"]
+
+
+def test_eil_leaves_running_statistics_to_whole_images(images):
+    eil, _ = take_step(images, "eil")
+    plain, _ = take_step(images, "cam")
+    for (name, buffer), other in zip(eil.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from wsolkit import maps, models
 from wsolkit.errors import CheckpointError, RecipeError
+from wsolkit.models import resnet50
 from wsolkit.paths import weights_root
 
 
@@ -16,7 +17,13 @@ def reference() -> torchvision.models.VGG:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "cells", "channels", "drop_cells"), [("mini_vgg", 64, 8, 128, 16), ("vgg16", 224, 14, 1024, 28)]
+    ("name", "size", "cells", "channels", "drop_cells"),
+    [
+        ("mini_vgg", 64, 8, 128, 16),
+        ("mini_resnet", 64, 8, 96, 8),
+        ("vgg16", 224, 14, 1024, 28),
+        ("resnet50", 224, 28, 2048, 28),
+    ],
 )
 def test_shapes_and_the_drop_point(name, size, cells, channels, drop_cells):
     model = models.build(name, 5).eval()
@@ -65,6 +72,54 @@ def test_vgg16_features_equal_torchvisions(reference):
         before_conv6 = model.features[23:](model.before_drop_point(images))
         expected = reference.features[:-1](images)
     assert (before_conv6 == expected).all()
+
+
+@pytest.fixture(scope="module")
+def residual() -> torchvision.models.ResNet:
+    return torchvision.models.resnet50(weights=None).eval()
+
+
+def test_resnet50_logits_equal_torchvisions_where_the_strides_do(residual):
+    model = resnet50.ResNet50(1000, strides=(2, 2)).eval()
+    model.load_imagenet(residual.state_dict())
+    model.classifier.load_state_dict(residual.fc.state_dict())
+    images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.allclose(model(images).logits, residual(images), rtol=1e-5, atol=1e-6)
+
+
+def test_the_papers_resnet50_takes_torchvisions_weights_and_keeps_its_map_large(residual, tmp_path):
+    torch.save(residual.state_dict(), tmp_path / "resnet50.pth")
+    model = models.build("resnet50", 3).eval()
+    models.load_imagenet_weights(model, tmp_path / "resnet50.pth")
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        stem = residual.maxpool(residual.relu(residual.bn1(residual.conv1(images))))
+        # Up to layer 2 the networks are one; a 1x1 convolution with stride sees every second cell of one without.
+        whole = model.trunk.layer2(model.trunk.layer1(stem))
+        assert torch.equal(whole, residual.layer2(residual.layer1(stem)))
+        project, strided = model.trunk.layer3[0].downsample[0], residual.layer3[0].downsample[0]
+        assert torch.allclose(project(whole)[:, :, ::2, ::2], strided(whole), rtol=1e-5, atol=1e-6)
+        assert model(images).features.shape[2:] == whole.shape[2:]
+
+
+@pytest.mark.parametrize(("name", "former"), [("resnet50", "trunk.layer4"), ("mini_resnet", "classifier")])
+def test_the_latter_part_is_the_papers_or_the_classifier_alone(name, former):
+    model = models.build(name, 4)
+    last_layers = {id(p) for key, p in model.named_parameters() if key.startswith((former, "classifier"))}
+    assert {id(p) for p in model.parameter_groups(0.1, 0.2)[1]["params"]} == last_layers
+    groups = model.parameter_groups(0.1, 0.2, "classifier")
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in model.classifier.parameters()}
+    assert len(groups[0]["params"]) + 2 == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_pooling_and_what_follows_make_up_the_latter_pass(name):
+    model = models.build(name, 4, seed=3).eval()
+    with torch.no_grad():
+        output = model(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+        pooled = model.pooling(output.drop_point)
+        assert torch.equal(model.after_pooling(pooled), output.features)
 
 
 def test_building_is_seeded_and_leaves_the_global_state_alone():
@@ -152,5 +207,8 @@ def test_damaged_and_foreign_weights_are_named(reference, tmp_path):
 
 
 def test_an_unknown_backbone_is_named_with_the_nearest():
-    with pytest.raises(RecipeError, match=r"Unknown backbone 'vgg61'. Did you mean 'vgg16'\? Known: mini_vgg, vgg16"):
+    with pytest.raises(
+        RecipeError,
+        match=r"Unknown backbone 'vgg61'. Did you mean 'vgg16'\? Known: mini_resnet, mini_vgg, resnet50, vgg16",
+    ):
         models.build("vgg61", 3)

@@ -32,6 +32,28 @@ def test_options_can_be_changed_for_a_sweep():
     demo = profiles.get("demo")
     changed = demo.recipe(lambda_sim=4.0)
     assert changed.method_options == demo.recipe().method_options | {"lambda_sim": 4.0}
+    assert demo.recipe(losses=("sim",), lambda_sim=4.0).method_options["lambda_drop"] == 0
+
+
+def test_eil_stands_in_the_place_of_drop():
+    demo = profiles.get("demo")
+    alone, aligned = demo.recipe(losses=("eil",)), demo.recipe(losses=("eil", "sim", "norm"))
+    assert alone.method == aligned.method == "eil"
+    assert (alone.method_options["lambda_sim"], alone.method_options["lambda_norm"]) == (0.0, 0.0)
+    ours = demo.recipe().method_options
+    for name in ("lambda_sim", "lambda_norm", "tau_fg", "tau_bg", "norm_mask"):
+        assert aligned.method_options[name] == ours[name]
+    assert alone.epochs == demo.recipe(losses=()).epochs
+    with pytest.raises(RecipeError, match="'drop' and 'eil'"):
+        demo.recipe(losses=("eil", "drop"))
+    published = profiles.get("paper").recipe(losses=("eil",), schedule="eil")
+    assert (published.epochs, published.lr_former, published.lr_decay_epochs) == (80, 1e-3, (60,))
+
+
+def test_snapshots_are_kept_of_the_experiments_and_not_of_sweeps():
+    demo = profiles.get("demo")
+    assert demo.recipe().snapshot_epochs
+    assert demo.recipe(lambda_sim=4.0).snapshot_epochs == ()
 
 
 def test_pretraining_never_sees_the_classes_of_the_photos():

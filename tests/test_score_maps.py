@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 from tests import reference
 from wsolkit.boxes import scale_boxes
 from wsolkit.cli import app
-from wsolkit.datasets import read_metadata
+from wsolkit.datasets import open_dataset, read_metadata
 from wsolkit.errors import DataError
-from wsolkit.score_maps import NAMED, score_folder
+from wsolkit.metrics import BoxMeter
+from wsolkit.score_maps import NAMED, score_folder, write_maps, write_metadata
 
 IMAGES = {"a/1.jpg": (100, 60), "a/2.jpg": (60, 90), "b/3.jpg": (80, 80), "b/4.jpg": (64, 48)}
 BOXES = {
@@ -173,3 +174,16 @@ def test_weak_metadata_cannot_judge(folders):
     metadata, maps = folders
     with pytest.raises(DataError, match="neither boxes nor masks"):
         score_folder(maps, read_metadata(metadata, localization=False))
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    data = open_dataset("synthetic_birds", "test", 32, {"test": 6})
+    maps = np.random.default_rng(0).random((4, 32, 32))
+    write_metadata(tmp_path / "metadata", data, range(1, 5))
+    write_maps(tmp_path / "maps", [data[number].image_id for number in range(1, 5)], maps)
+    split = read_metadata(tmp_path / "metadata")
+    assert split.labels.tolist() == data.labels[1:5].tolist()
+    meter = BoxMeter(threshold_step=0.01)
+    meter.update(maps, [data[number].boxes for number in range(1, 5)])
+    found = score_folder(tmp_path / "maps", split, threshold_step=0.01)
+    assert (found["curve"] == meter.compute()["curve"]).all()

@@ -79,6 +79,43 @@ def _baseline_lines(axis: Axes, baselines: pd.DataFrame, metric: str) -> None:
         axis.axvline(value, color=COLOURS["baseline"], linestyle=dashes, linewidth=1.3, label=row)
 
 
+def threshold_curves(curves: pd.DataFrame, colours: Mapping[str, str] | None = None, columns: int = 3) -> Figure:
+    """One panel a group: accuracy against the score-map threshold, a line each; the highest point of a line is marked.
+
+    Args:
+        curves: columns ``panel, line, threshold, value`` (a fraction) and, where there are several seeds, ``spread``
+            (the sample deviation, drawn as a band).
+        colours: by line; None takes the palette's.
+        columns: panels side by side at most.
+    """
+    panels, lines = list(curves["panel"].unique()), list(curves["line"].unique())
+    colours = colours or dict(zip(lines, _PALETTE, strict=False))
+    with matplotlib.rc_context(STYLE):
+        rows, columns = -(-len(panels) // columns), min(columns, len(panels))
+        figure = Figure(figsize=(2.9 * columns, 2.6 * rows + 0.3))
+        axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            for line in lines:
+                part = curves[(curves["panel"] == panel) & (curves["line"] == line)]
+                _curve(axis, part, colours[line], line)
+            axis.set(title=panel, xlim=(0, 1), ylim=(0, 100))
+        for axis in axes[-1]:
+            axis.set_xlabel("score-map threshold")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("images localized (%)")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(lines))
+        return figure
+
+
+def _curve(axis: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
+    at, value = part["threshold"].to_numpy(), part["value"].to_numpy() * 100
+    axis.plot(at, value, color=colour, linewidth=1.4, label=label)
+    axis.plot(at[value.argmax()], value.max(), "o", color=colour, markersize=4)
+    if "spread" in part:
+        spread = part["spread"].fillna(0).to_numpy() * 100
+        axis.fill_between(at, value - spread, value + spread, color=colour, alpha=0.18, linewidth=0)
+
+
 def map_grid(
     images: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[np.ndarray]],

@@ -3,16 +3,20 @@
 A profile turns an experiment of the paper into a `Recipe`; notebooks name experiments only in the paper's words.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from wsolkit import published
-from wsolkit.errors import unknown
+from wsolkit import methods, published
+from wsolkit.errors import RecipeError, unknown
 from wsolkit.recipes import Recipe, make_recipe
 
 LOSSES = ("drop", "sim", "norm")
 """The loss terms of the paper besides cross-entropy (Eq. 10), as the rows of Tab. 7 name them."""
+
+EIL = "eil"
+"""The term that may stand in the place of ``drop``: EIL's second classification loss (Tab. 6)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Profile:
         backbones: by the paper's name of a backbone.
         training: recipe fields of the runs themselves.
         bridging: options of the paper's method.
+        special: recipe fields and method options that differ for one pair of the paper's data set and backbone.
         pretraining: recipe fields of the run that all others start from; None starts from torchvision's weights.
         published_values: take training fields and method options from the paper, not from this profile.
     """
@@ -55,6 +60,7 @@ class Profile:
     backbones: Mapping[str, str]
     training: Mapping[str, Any] = field(default_factory=dict)
     bridging: Mapping[str, Any] = field(default_factory=dict)
+    special: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
 
@@ -65,6 +71,7 @@ class Profile:
         losses: Iterable[str] = LOSSES,
         seed: int = 0,
         source: str = "paper",
+        schedule: Literal["shared", "eil"] = "shared",
         **options: Any,
     ) -> Recipe:
         """The training run of an experiment.
@@ -72,20 +79,27 @@ class Profile:
         Args:
             dataset: the paper's name of a data set.
             backbone: the paper's name of a backbone.
-            losses: which of the paper's loss terms take part; none is the vanilla method.
+            losses: which of the paper's loss terms take part, with ``"eil"`` in the place of ``"drop"`` for that
+                method; none is the vanilla method.
             seed: of the run.
             source: whose hyperparameters win where paper and released code differ (profile ``paper`` only).
-            options: options of the paper's method that differ from the profile's.
+            schedule: ``"shared"`` by all methods, or that of EIL's own authors.
+            options: options of the method that differ from the profile's. Snapshots along training are then left out.
 
         Raises:
             RecipeError: for an unknown name, or a value out of range.
         """
         stand = _lookup("data set of the paper", dataset, self.stands)
         name = _lookup("backbone of the paper", backbone, self.backbones)
-        fields, values = dict(self.training), dict(self.bridging)
+        values = dict(self.training) | dict(self.bridging)
         if self.published_values:
-            values = {**values, **published.hyperparameters(_published_name(dataset), backbone, source)}
-            fields |= {key: values.pop(key) for key in list(values) if key in Recipe.__dataclass_fields__}
+            values |= published.hyperparameters(_published_name(dataset), backbone, source)
+        values |= dict(stand.training) | dict(self.special.get((dataset, backbone), {}))
+        if schedule == "eil":
+            values |= published.eil_schedule()
+        if options:
+            values["snapshot_epochs"] = ()
+        fields = {key: values.pop(key) for key in list(values) if key in Recipe.__dataclass_fields__}
         return make_recipe(
             dataset=stand.dataset,
             backbone=name,
@@ -93,7 +107,7 @@ class Profile:
             seed=seed,
             pretrained=self._pretraining(name),
             **_method(losses, values, stand.fine_grained, options),
-            **fields | dict(stand.training),
+            **fields,
         )
 
     def _pretraining(self, backbone: str) -> Recipe | str:
@@ -112,13 +126,18 @@ def get(name: str) -> Profile:
 def _method(losses: Iterable[str], values: dict, fine_grained: bool, options: dict) -> dict[str, Any]:
     chosen = list(losses)
     for loss in chosen:
-        if loss not in LOSSES:
-            raise unknown("loss term", loss, LOSSES)
+        if loss not in (*LOSSES, EIL):
+            raise unknown("loss term", loss, (*LOSSES, EIL))
+    if EIL in chosen and "drop" in chosen:
+        raise RecipeError("'drop' and 'eil' are two ways to the same end; choose one of them.")
     if not chosen and not options:
         return {"method": "cam"}
+    method = "eil" if EIL in chosen else "bridging"
+    known = {field.name for field in dataclasses.fields(methods.complete_options(method, {}))}
     off = {f"lambda_{loss}": 0.0 for loss in LOSSES if loss not in chosen}
     mask = {"norm_mask": "any_class" if fine_grained else "target"}
-    return {"method": "bridging", "method_options": {**mask, **values, **off, **options}}
+    shared = {name: value for name, value in (mask | values | off).items() if name in known}
+    return {"method": method, "method_options": shared | options}
 
 
 def _published_name(dataset: str) -> str:
@@ -153,6 +172,7 @@ _DEMO_TRAINING = {
     "lr_former": 0.004,
     "lr_latter": 0.02,
     "lr_decay_epochs": (7, 9),
+    "snapshot_epochs": (3, 5, 10),
 }
 
 _DEMO_BRIDGING = {
@@ -191,8 +211,15 @@ PROFILES = {
         summary="seconds: does everything run? The numbers mean nothing.",
         seeds=(0, 1),
         stands=_drawn(_images(40, 20, 20)),
-        backbones={"VGG16": "mini_vgg"},
-        training={**_SMALL, "epochs": 2, "warm_epochs": 1, "lr_decay_epochs": (2,), "threshold_step": 0.05},
+        backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
+        training={
+            **_SMALL,
+            "epochs": 2,
+            "warm_epochs": 1,
+            "lr_decay_epochs": (2,),
+            "threshold_step": 0.05,
+            "snapshot_epochs": (1, 2),
+        },
         pretraining={
             **_SMALL_PRETRAINING,
             "dataset": "synthetic_objects",
@@ -206,7 +233,7 @@ PROFILES = {
         summary="minutes on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
         seeds=(0, 1, 2),
         stands=_drawn(_images(1200, 200, 1000)),
-        backbones={"VGG16": "mini_vgg"},
+        backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
         training=_DEMO_TRAINING,
         bridging=_DEMO_BRIDGING,
         pretraining={
@@ -222,7 +249,7 @@ PROFILES = {
         summary="an hour on a laptop: real photographs (Tiny ImageNet) in the place of both data sets.",
         seeds=(0, 1, 2),
         stands={"CUB": _PHOTOS, "ImageNet-1K": _PHOTOS},
-        backbones={"VGG16": "mini_vgg"},
+        backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
         training=_DEMO_TRAINING,
         bridging=_DEMO_BRIDGING,
         pretraining={

@@ -44,6 +44,8 @@ class Recipe:
         warm_batch_size: images a step in the warm stage.
         lr_former: learning rate of the former part of the network (paper, Appendix B).
         lr_latter: learning rate of the latter part.
+        latter_part: the backbone's ``"last_layers"`` with the classifier (paper), or the ``"classifier"`` alone, as in
+            the released configuration of ResNet50.
         lr_decay_epochs: epochs, counted from 1, at whose start both learning rates are multiplied by the factor.
         lr_decay_factor: that factor.
         momentum: of SGD.
@@ -71,6 +73,7 @@ class Recipe:
     warm_batch_size: Positive = 32
     lr_former: Rate = 4e-3
     lr_latter: Rate = 2e-2
+    latter_part: Literal["last_layers", "classifier"] = "last_layers"
     lr_decay_epochs: tuple[Positive, ...] = (41, 61)
     lr_decay_factor: Rate = 0.2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wsolkit.boxes import scale_boxes
-from wsolkit.datasets import Metadata, read_mask
+from wsolkit.datasets import Metadata, WsolDataset, read_mask
 from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
@@ -83,6 +83,42 @@ def score_folder(
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
     return {"n_images": len(metadata.image_ids)} | (boxes or pixels).compute()
+
+
+def write_maps(folder: Path, image_ids: Sequence[str], maps: Sequence[np.ndarray]) -> None:
+    """Write score maps as `score_folder`, and the benchmark, read them.
+
+    Args:
+        folder: made if it is not there.
+        image_ids: an id each; parts before a slash become folders.
+        maps: (H, W) float each, in [0, 1].
+    """
+    for image_id, score in zip(image_ids, maps, strict=True):
+        path = folder / f"{image_id}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as partial, partial.open("wb") as file:
+            np.save(file, score)
+
+
+def write_metadata(folder: Path, data: WsolDataset, numbers: Sequence[int]) -> None:
+    """Describe some images with boxes as the benchmark's metadata folder does, at the size that the data set gives.
+
+    Args:
+        folder: made if it is not there.
+        data: images with boxes.
+        numbers: which images.
+    """
+    samples = [data[number] for number in numbers]
+    boxes = [(sample.image_id, *box) for sample in samples for box in sample.boxes.tolist()]
+    rows = {
+        "image_ids": [(sample.image_id,) for sample in samples],
+        "class_labels": [(sample.image_id, sample.label) for sample in samples],
+        "image_sizes": [(sample.image_id, data.size, data.size) for sample in samples],
+        "localization": boxes,
+    }
+    for name, lines in rows.items():
+        with atomic_file(writable_folder(folder) / f"{name}.txt") as partial:
+            partial.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:

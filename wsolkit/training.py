@@ -115,7 +115,7 @@ def train(
         data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
         model = _initial_model(recipe, len(data.classes), initial).to(device, memory_format=torch.channels_last)
         optimizer = SGD(
-            model.parameter_groups(*recipe.learning_rates(1)),
+            model.parameter_groups(*recipe.learning_rates(1), recipe.latter_part),
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,

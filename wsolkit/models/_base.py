@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -26,8 +27,9 @@ class Output:
 class GapClassifier(nn.Module, ABC):
     """Convolutional network, global average pooling, one linear layer.
 
-    A subclass sets ``classifier`` and defines `before_drop_point`, `after_drop_point` and `former_part`. One that can
-    start from torchvision's ImageNet weights also sets ``imagenet_weights`` and defines `load_imagenet`.
+    A subclass sets ``classifier`` and defines `before_drop_point`, `after_pooling` and `former_part`, and `pooling`
+    where one follows the drop point. One that can start from torchvision's ImageNet weights sets ``imagenet_weights``
+    and defines `load_imagenet`.
     """
 
     classifier: nn.Linear
@@ -37,9 +39,13 @@ class GapClassifier(nn.Module, ABC):
     def before_drop_point(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to the feature map on which attentive dropout acts."""
 
+    def pooling(self, drop_point: Tensor) -> Tensor:
+        """The pooling that follows the drop point; the identity where none does."""
+        return drop_point
+
     @abstractmethod
-    def after_drop_point(self, drop_point: Tensor) -> Tensor:
-        """That feature map, erased or not, to the last feature map (B, C, H, W)."""
+    def after_pooling(self, pooled: Tensor) -> Tensor:
+        """The pooled feature map to the last feature map (B, C, H, W)."""
 
     @abstractmethod
     def former_part(self) -> nn.Module:
@@ -49,15 +55,29 @@ class GapClassifier(nn.Module, ABC):
         """Global average pooling: (B, C, H, W) to (B, C)."""
         return features.mean((2, 3))
 
+    def after_drop_point(self, drop_point: Tensor) -> Tensor:
+        """The feature map of the drop point, erased or not, to the last feature map (B, C, H, W)."""
+        return self.after_pooling(self.pooling(drop_point))
+
     def forward(self, images: Tensor) -> Output:
         """Images (B, 3, H, W), normalised, to logits, features and the drop point."""
         drop_point = self.before_drop_point(images)
         features = self.after_drop_point(drop_point)
         return Output(self.classifier(self.gap(features)), features, drop_point)
 
-    def parameter_groups(self, lr_former: float, lr_latter: float) -> list[dict]:
-        """Optimizer groups: the former part, and everything else, each with its learning rate."""
-        former = list(self.former_part().parameters())
+    def parameter_groups(
+        self, lr_former: float, lr_latter: float, latter_part: Literal["last_layers", "classifier"] = "last_layers"
+    ) -> list[dict]:
+        """Optimizer groups: the former part, and everything else, each with its learning rate.
+
+        Args:
+            lr_former: of the former part.
+            lr_latter: of the latter part.
+            latter_part: all but `former_part` (paper, Appendix B), or the classifier alone (released for ResNet50).
+        """
+        classifier = {id(parameter) for parameter in self.classifier.parameters()}
+        every = [parameter for parameter in self.parameters() if id(parameter) not in classifier]
+        former = every if latter_part == "classifier" else list(self.former_part().parameters())
         ids = {id(parameter) for parameter in former}
         latter = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         return [{"params": former, "lr": lr_former}, {"params": latter, "lr": lr_latter}]

@@ -21,16 +21,21 @@ class MiniVgg(GapClassifier):
         pooled = [nn.Sequential(b, nn.MaxPool2d(2)) if i in POOLED_AFTER[:-1] else b for i, b in enumerate(blocks)]
         split = POOLED_AFTER[-1] + 1
         self.former = nn.Sequential(*pooled[:split])
-        self.latter = nn.Sequential(nn.MaxPool2d(2), *pooled[split:])
+        self.last_pooling = nn.MaxPool2d(2)
+        self.latter = nn.Sequential(*pooled[split:])
         self.classifier = new_classifier(CHANNELS[-1], num_classes)
 
     def before_drop_point(self, images: Tensor) -> Tensor:
         """(B, 3, 64, 64) to (B, 64, 16, 16)."""
         return self.former(images)
 
-    def after_drop_point(self, drop_point: Tensor) -> Tensor:
-        """(B, 64, 16, 16) to (B, 128, 8, 8)."""
-        return self.latter(drop_point)
+    def pooling(self, drop_point: Tensor) -> Tensor:
+        """(B, 64, 16, 16) to (B, 64, 8, 8)."""
+        return self.last_pooling(drop_point)
+
+    def after_pooling(self, pooled: Tensor) -> Tensor:
+        """(B, 64, 8, 8) to (B, 128, 8, 8)."""
+        return self.latter(pooled)
 
     def former_part(self) -> nn.Module:
         """All convolutions: they are pretrained, the classifier is new."""

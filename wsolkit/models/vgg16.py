@@ -35,9 +35,13 @@ class Vgg16(GapClassifier):
         """(B, 3, 224, 224) to (B, 512, 28, 28)."""
         return self.features[:LAST_POOLING](images)
 
-    def after_drop_point(self, drop_point: Tensor) -> Tensor:
-        """(B, 512, 28, 28) to (B, 1024, 14, 14)."""
-        return self.conv6(self.features[LAST_POOLING:](drop_point)).relu()
+    def pooling(self, drop_point: Tensor) -> Tensor:
+        """(B, 512, 28, 28) to (B, 512, 14, 14)."""
+        return self.features[LAST_POOLING](drop_point)
+
+    def after_pooling(self, pooled: Tensor) -> Tensor:
+        """(B, 512, 14, 14) to (B, 1024, 14, 14)."""
+        return self.conv6(self.features[LAST_POOLING + 1 :](pooled)).relu()
 
     def former_part(self) -> nn.Module:
         """The convolutions that torchvision has."""

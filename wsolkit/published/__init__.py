@@ -3,6 +3,7 @@
 ``table<N>.csv``: ``value`` in percent as printed, empty for a dash. ``hyperparameters.csv``: where each value comes
 from (the paper's text, the released configuration, or the authors' later word). ``differences.csv``: where paper and
 released code differ, which of them we follow, and the option that selects the other.
+``eil.csv``: the schedule of EIL's authors.
 """
 
 from importlib.resources import files
@@ -41,7 +42,7 @@ def differences() -> pd.DataFrame:
 
 def hyperparameters(
     dataset: str, backbone: str, source: str = "paper"
-) -> dict[str, float | int | bool | tuple[int, ...]]:
+) -> dict[str, float | int | bool | str | tuple[int, ...]]:
     """Published hyperparameters by the names that recipes and methods use.
 
     Args:
@@ -61,12 +62,20 @@ def hyperparameters(
         raise unknown("published experiment", wanted, set(pairs))
     rank = {source: len(SOURCES)} | {name: -place for place, name in enumerate(SOURCES) if name != source}
     ordered = rows[pairs == wanted].sort_values("source", key=lambda column: column.map(rank), kind="stable")
-    return {name: _number(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
+    return {name: _value(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
 
 
-def _number(name: str, text: str) -> float | int | bool | tuple[int, ...]:
+def eil_schedule() -> dict[str, float | int | tuple[int, ...]]:
+    """The training schedule that EIL's own authors released for CUB with VGG16, as fields of a recipe."""
+    rows = pd.read_csv(files(__name__) / "eil.csv", dtype=str)
+    return {name: _value(name, value) for name, value in zip(rows["name"], rows["value"], strict=True)}
+
+
+def _value(name: str, text: str) -> float | int | bool | str | tuple[int, ...]:
     if name == "lr_decay_epochs":
         return tuple(map(int, text.split()))
     if name == "nesterov":
         return text == "true"
+    if name == "latter_part":
+        return text
     return int(text) if name in {"epochs", "warm_epochs", "batch_size", "warm_batch_size"} else float(text)

@@ -1,0 +1,60 @@
+"""Alignment of feature directions (paper, Sec. 4.1): its options and its loss terms, for any method to add."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from wsolkit import losses, maps
+from wsolkit.methods._base import Term
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=STRICT)
+class AlignmentOptions:
+    """Hyperparameters of Eq. 5 to 8; the defaults are the paper's for CUB-200-2011 with VGG16 (Sec. 5.4).
+
+    Attributes:
+        lambda_sim: weight of the similarity loss; 0 leaves it out.
+        lambda_norm: weight of the norm loss; 0 leaves it out.
+        tau_fg: normalised norm above which a cell is foreground.
+        tau_bg: normalised norm below which a cell is background.
+        norm_mask: the similarity that divides foreground from background in the norm loss: that of the ``"target"``
+            class, or, for fine-grained data, the maximum over classes, ``"any_class"`` (Sec. 4.1).
+    """
+
+    lambda_sim: Weight = 0.5
+    lambda_norm: Weight = 0.15
+    tau_fg: Share = 0.6
+    tau_bg: Share = 0.1
+    norm_mask: Literal["target", "any_class"] = "any_class"
+
+
+def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: AlignmentOptions) -> dict[str, Term]:
+    """The terms ``sim`` and ``norm``, each where its weight is not 0.
+
+    Args:
+        features: (B, C, H, W).
+        weight: (K, C), weight of the linear classifier.
+        labels: (B,) class indices.
+        options: the hyperparameters.
+    """
+    if not (options.lambda_sim or options.lambda_norm):
+        return {}
+    terms = {}
+    norms = maps.norm_map(features)
+    target = maps.target_similarity(features, weight, labels)
+    if options.lambda_sim:
+        value = losses.similarity_loss(norms, target, options.tau_fg, options.tau_bg)
+        terms["sim"] = Term(value, options.lambda_sim)
+    if options.lambda_norm and options.norm_mask == "any_class":
+        strongest = maps.similarity_map(features.detach(), weight.detach()).amax(1)
+        terms["norm"] = Term(losses.norm_loss(norms, strongest, "background"), options.lambda_norm)
+    elif options.lambda_norm:
+        terms["norm"] = Term(losses.norm_loss(norms, target), options.lambda_norm)
+    return terms

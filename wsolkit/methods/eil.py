@@ -1,0 +1,59 @@
+"""EIL, erasing integrated learning (Mai et al., CVPR 2020): the method that the paper compares attentive dropout with.
+
+A second pass must recognise the class from features whose highly activated cells are erased. The paper uses it alone
+(Fig. 1, 7b, A2) and together with alignment (Tab. 6).
+"""
+
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from wsolkit.erasing import attended_cells
+from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms
+from wsolkit.methods._base import Step, Term
+from wsolkit.models import GapClassifier, frozen_statistics
+
+
+@dataclass(frozen=True, config=STRICT)
+class Options(AlignmentOptions):
+    """EIL's hyperparameters, as its authors released them for VGG16; alignment is off unless its weights are given.
+
+    Attributes:
+        erase_threshold: share of the largest channel mean above which a cell is erased, always.
+        lambda_erased: weight of the cross-entropy of the erased pass.
+    """
+
+    lambda_sim: Weight = 0.0
+    lambda_norm: Weight = 0.0
+    erase_threshold: Share = 0.7
+    lambda_erased: Weight = 1.0
+
+
+def step(
+    model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, generator: Generator
+) -> Step:
+    """Loss terms of one batch: the cross-entropies of both passes, which share all weights, and alignment.
+
+    Args:
+        model: the classifier, in training mode. Cells are erased after the pooling that follows its drop point.
+        images: (B, 3, H, W), normalised.
+        labels: (B,) class indices.
+        options: the method's hyperparameters.
+        warm: whether this is the warm stage, which leaves the alignment losses out.
+        generator: not used; nothing is drawn here.
+
+    Returns:
+        Logits and terms; CAMs are made from the pass without erasing.
+    """
+    output = model(images)
+    pooled = model.pooling(output.drop_point)
+    erased = pooled.masked_fill(attended_cells(pooled, options.erase_threshold), 0)
+    with frozen_statistics(model):
+        logits = model.classifier(model.gap(model.after_pooling(erased)))
+    terms = {
+        "ce": Term(F.cross_entropy(output.logits, labels)),
+        "erased": Term(F.cross_entropy(logits, labels), options.lambda_erased),
+    }
+    if not warm:
+        terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
+    return Step(output.logits, terms)
