@@ -45,7 +45,7 @@ def test_a_perfect_localizer_is_right_where_its_map_shows_the_square():
     result = evaluate(Oracle(), Squares(), 0.1, map_kinds=tuple(MAP_KINDS), batch_size=2)
     # For class 1 the weight is negative: the similarity is nowhere positive, and the CAM is bright around the square,
     # which the benchmark finds all the same: a hole's contour counts, one pixel larger on each side.
-    ious = result.images.set_index(["map", "image_id"])["iou"]
+    ious = result.images.set_index(["map", "image_id"])["iou_0.5"]
     assert ious["cam"].tolist()[:4] == [1.0] * 4
     assert ious["norm"].tolist() == [1.0] * 5
     assert ious["similarity"].tolist()[:4] == [1.0] * 4
@@ -70,7 +70,7 @@ def test_rates_agree_with_the_meter_and_the_batch_size_does_not_matter():
     expected = meter.compute()
     assert result.rate("max_box_acc_v2") == pytest.approx(expected["max_box_acc_v2"], rel=1e-12)
     best = int(round(expected["best_threshold"][0.5] / 0.05))
-    assert result.images["iou"].tolist() == pytest.approx(ious[:, best].tolist(), rel=1e-6)  # kept in single precision
+    assert result.images["iou_0.5"].tolist() == pytest.approx(ious[:, best].tolist(), rel=1e-6)  # kept in single precision
     assert result.rates["value"].tolist() == again.rates["value"].tolist()
     assert len(result.curves) == 20 * 3
     assert result.curves["value"].max() <= 1
@@ -80,7 +80,9 @@ def test_top_k_needs_both_box_and_class():
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 40}))
     result = evaluate(models.build("mini_vgg", 10, seed=2), data, 0.05)
     images = result.images
-    right = images["iou"] >= 0.5
+    right = images["iou_0.5"] >= 0.5
+    for delta in (0.3, 0.7):
+        assert result.rate(f"max_box_acc_{delta}") == pytest.approx((images[f"iou_{delta}"] >= delta).mean())
     assert result.rate("gt_known_loc") == pytest.approx(right.mean())
     assert result.rate("top1_loc") == pytest.approx((right & images["top1"]).mean())
     assert result.rate("top5_loc") == pytest.approx((right & images["top5"]).mean())
@@ -109,7 +111,7 @@ def test_masks_alone_are_enough(tmp_path):
     result = evaluate(models.build("mini_vgg", 10, seed=1), data, 0.05)
     assert set(result.rates["metric"]) == {"pxap", "top1_cls", "top5_cls"}
     assert result.rate("pxap") == whole.rate("pxap")
-    assert "iou" not in result.images
+    assert not [column for column in result.images if column.startswith("iou")]
     assert list(result.curves) == list(whole.curves)
 
 

@@ -45,7 +45,7 @@ class Evaluation:
             ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, where asked for,
             ``max_box_acc`` (largest contour, IoU 0.5); with masks ``pxap``.
         images: one row an image and map kind: ``map, image_id, label, top1, top5`` (class among the k highest logits)
-            and, with boxes, ``iou`` at the GT-known threshold.
+            and, with boxes, for each IoU threshold ``iou_<delta>``, the IoU at the score-map threshold best for it.
         curves: box accuracy by ``map, iou_threshold, threshold``; empty without boxes.
     """
 
@@ -129,9 +129,9 @@ class _Judge:
         if self.pixels:
             self.pixels.update(scores, np.stack([sample.mask for sample in samples]))
 
-    def gt_known_ious(self, best_threshold: float) -> np.ndarray:
-        """IoU (N,) of every image at one threshold."""
-        return np.concatenate(self._ious)[:, int(np.searchsorted(self.every.thresholds, best_threshold))]
+    def ious(self) -> np.ndarray:
+        """IoU (N, T) of every image at every threshold."""
+        return np.concatenate(self._ious)
 
 
 def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) -> tuple:
@@ -142,8 +142,11 @@ def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) 
     curves = pd.DataFrame(columns=["threshold", "iou_threshold", "value", "map"])
     if judge.every:
         result = judge.every.compute()
-        images["iou"] = judge.gt_known_ious(result["best_threshold"][GT_KNOWN_IOU])
-        rates |= {f"top{k}_loc": top_k_loc(images["iou"], logits, data.labels, k) for k in TOP_K}
+        ious, thresholds = judge.ious(), judge.every.thresholds
+        for delta, threshold in result["best_threshold"].items():
+            images[f"iou_{delta}"] = ious[:, int(np.searchsorted(thresholds, threshold))]
+        chosen = images[f"iou_{GT_KNOWN_IOU}"]
+        rates |= {f"top{k}_loc": top_k_loc(chosen, logits, data.labels, k) for k in TOP_K}
         rates |= {"gt_known_loc": result["max_box_acc"][GT_KNOWN_IOU], "max_box_acc_v2": result["max_box_acc_v2"]}
         rates |= {f"max_box_acc_{d}": accuracy for d, accuracy in result["max_box_acc"].items()}
         rates |= {f"best_threshold_{d}": threshold for d, threshold in result["best_threshold"].items()}
@@ -202,6 +205,12 @@ def localize(
     scores = list(maps.score_map(raw, data.size, MAP_KINDS[map_kind].normalisation).numpy())
     images = [to_8bit(score) for score in scores]
     return scores, [largest_boxes(image, cutoffs(image, np.array([threshold]))) for image in images]
+
+
+def one_per_class(data: CachedDataset, count: int) -> list[int]:
+    """The first image of each of the first ``count`` classes: pictures that are shown are never picked by hand."""
+    _, first = np.unique(data.labels, return_index=True)
+    return first[:count].tolist()
 
 
 def fixed_box_ious(data: CachedDataset, margin: float) -> np.ndarray:

@@ -25,6 +25,14 @@ STYLE = {
 }
 _PALETTE = sns.color_palette("colorblind").as_hex()
 
+METHOD_COLOURS = {
+    "vanilla": _PALETTE[7],
+    "EIL": _PALETTE[2],
+    "attentive dropout": _PALETTE[4],
+    "ours": _PALETTE[0],
+}
+"""Colours of methods in curves and histograms."""
+
 COLOURS = {
     "ours": _PALETTE[0],
     "paper": _PALETTE[1],
@@ -37,55 +45,165 @@ COLOURS = {
 MAP_COLOURS = "magma"
 
 
-def ablation(summary: pd.DataFrame, baselines: pd.DataFrame, names: Mapping[str, str], profile: str) -> Figure:
-    """One panel a metric: a bar for each row with its deviation over seeds, and the paper's number as a mark.
+def table_bars(
+    summary: pd.DataFrame,
+    names: Mapping[str, str],
+    profile: str,
+    lines: Sequence[str] = ("whole image", "centred box"),
+) -> Figure:
+    """A table as a picture: one panel a metric, and a row of panels a block of the table.
+
+    Bars are what was measured here, with the deviation over seeds; diamonds are the paper's numbers.
 
     Args:
-        summary: from `wsolkit.tables.summarise`, of the trained rows.
-        baselines: the same of boxes that never look at the image; drawn as lines where they have the metric.
+        summary: from `wsolkit.tables.summarise`.
         names: metrics in order, with their printed names.
-        profile: the profile's name, for the title.
+        profile: the profile's name, for the legend.
+        lines: rows that are drawn as lines: boxes that never look at the image.
     """
+    drawn = summary.index.get_level_values("row").isin(lines)
+    parts = dict(iter(summary[~drawn].groupby(level=["dataset", "backbone"], sort=False)))
+    counts = [part.index.unique("row").size for part in parts.values()]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 3.1))
-        axes = figure.subplots(1, len(names), sharey=True)
-        for axis, (metric, printed) in zip(np.atleast_1d(axes), names.items(), strict=True):
-            part = summary.xs(metric, level="metric")
-            places = np.arange(len(part))
-            axis.barh(
-                places,
-                part["mean_pct"],
-                xerr=part["sd_pct"].fillna(0),
-                color=COLOURS["ours"],
-                height=0.62,
-                error_kw={"elinewidth": 1, "capsize": 2},
-                label=f"here ({profile}), mean ± deviation over seeds",
-            )
-            axis.plot(part["paper_pct"], places, "D", color=COLOURS["paper"], markersize=5, label="paper (real CUB)")
-            _baseline_lines(axis, baselines, metric)
-            axis.set(title=printed, xlim=(0, 100), xlabel="images localized (%)", yticks=places, yticklabels=part.index)
-            axis.grid(visible=False, axis="y")
-        axis.invert_yaxis()
-        handles, labels = axis.get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda number: not labels[number].startswith("here"))
-        shown = [handles[number] for number in order], [labels[number] for number in order]
-        figure.legend(*shown, loc="outside lower center", ncols=len(labels))
+        figure = Figure(figsize=(2.75 * max(len(names), 2), sum(0.27 * count + 0.85 for count in counts) + 0.3))
+        axes = figure.subplots(len(parts), len(names), sharey="row", squeeze=False, height_ratios=counts)
+        for row, (key, part) in zip(axes, parts.items(), strict=True):
+            for axis, (metric, printed) in zip(row, names.items(), strict=True):
+                _bars(axis, part.xs(metric, level="metric").reset_index("row"), profile)
+                _lines(axis, summary[drawn], (*key, metric))
+                axis.set(title=printed, xlim=(0, 100))
+            row[0].invert_yaxis()
+            row[0].set_ylabel(" · ".join(key))
+        for axis in axes[-1]:
+            axis.set_xlabel("%" if "pxap" in names else "images localized (%)")
+        _legend_below(figure, axes, columns=4 if len(names) > 2 else 2)
         return figure
 
 
-def _baseline_lines(axis: Axes, baselines: pd.DataFrame, metric: str) -> None:
-    rows = baselines[baselines.index.get_level_values("metric") == metric]
-    for dashes, (row, value) in zip(("--", ":"), rows["mean_pct"].droplevel("metric").items(), strict=False):
-        axis.axvline(value, color=COLOURS["baseline"], linestyle=dashes, linewidth=1.3, label=row)
+def _bars(axis: Axes, part: pd.DataFrame, profile: str) -> None:
+    places = np.arange(len(part))
+    axis.barh(
+        places,
+        part["mean_pct"],
+        xerr=part["sd_pct"].fillna(0),
+        color=COLOURS["ours"],
+        height=0.62,
+        error_kw={"elinewidth": 1, "capsize": 2},
+        label=f"here ({profile}), mean ± deviation over seeds",
+    )
+    axis.plot(part["paper_pct"], places, "D", color=COLOURS["paper"], markersize=5, label="paper (real data)")
+    axis.set(yticks=places, yticklabels=part["row"])
+    axis.grid(visible=False, axis="y")
 
 
-def threshold_curves(curves: pd.DataFrame, colours: Mapping[str, str] | None = None, columns: int = 3) -> Figure:
+def _lines(axis: Axes, fixed: pd.DataFrame, key: tuple[str, str, str]) -> None:
+    values = {row: value for (*block, row, metric), value in fixed["mean_pct"].items() if (*block, metric) == key}
+    for dashes, (row, value) in zip(("--", ":"), values.items(), strict=False):
+        if not np.isnan(value):
+            axis.axvline(value, color=COLOURS["baseline"], linestyle=dashes, linewidth=1.3, label=row)
+
+
+def _legend_below(figure: Figure, axes: np.ndarray, columns: int) -> None:
+    """One legend of all that the panels show; what was measured here comes first."""
+    found = {}
+    for axis in np.ravel(axes):
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    order = sorted(found, key=lambda label: not label.startswith("here"))
+    figure.legend([found[label] for label in order], order, loc="outside lower center", ncols=columns)
+
+
+def histograms(panels: Mapping[str, pd.DataFrame], labels: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
+    """One panel each: densities as outlines, with the deviation over seeds as a band.
+
+    Args:
+        panels: by title, a frame from `wsolkit.distributions.histogram` with a column ``line``.
+        labels: by title, what stands along the x axis, with its unit.
+        colours: by line.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.1 * len(panels), 3.0))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (title, frame) in zip(axes, panels.items(), strict=True):
+            for line, part in frame.groupby("line", sort=False):
+                edges = np.append(part["low"], part["high"].iloc[-1])
+                axis.stairs(part["density"], edges, color=colours[line], linewidth=1.5, label=line)
+                spread = part["spread"].fillna(0)
+                low, high = (np.append(part["density"] + sign * spread, 0) for sign in (-1, 1))
+                axis.fill_between(edges, low, high, step="post", color=colours[line], alpha=0.15, linewidth=0)
+            axis.set(title=title, xlabel=labels[title], ylabel="density", ylim=(0, None))
+            axis.legend()
+        return figure
+
+
+def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int = 4) -> Figure:
+    """One panel a hyperparameter: GT-known Loc against its setting. The chosen one is filled, the paper's a line.
+
+    Args:
+        points: columns ``option, setting, value`` (a fraction), ``spread`` (sample deviation, or NaN), ``chosen``
+            (whether this is the setting of the other tables) and ``paper`` (the setting that the paper found best).
+        symbols: printed symbol by option, in the order of the panels.
+        columns: panels side by side at most.
+    """
+    with matplotlib.rc_context(STYLE):
+        rows = -(-len(symbols) // columns)
+        figure = Figure(figsize=(2.3 * columns, 2.2 * rows + 0.2))
+        axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+        for axis, (option, symbol) in zip(axes, symbols.items(), strict=False):
+            part = points[points["option"] == option].sort_values("setting")
+            value, spread = part["value"] * 100, part["spread"].fillna(0) * 100
+            axis.errorbar(part["setting"], value, spread, color=COLOURS["ours"], marker="o", mfc="white", capsize=2)
+            chosen = part[part["chosen"]]
+            axis.plot(chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], label="chosen here")
+            axis.set(xlabel=symbol)
+            best = part["paper"].iloc[0]
+            if part["setting"].min() <= best <= part["setting"].max():
+                axis.axvline(best, color=COLOURS["paper"], linestyle="--", linewidth=1.2, label="the paper's best")
+        for axis in axes[len(symbols) :]:
+            axis.set_axis_off()
+        for axis in axes[::columns]:
+            axis.set_ylabel("GT-known Loc (%)")
+        _legend_below(figure, np.array(axes), columns=3)
+        return figure
+
+
+def box_grid(
+    images: Sequence[np.ndarray], true_boxes: Sequence[np.ndarray], boxes: Mapping[str, Sequence[np.ndarray]]
+) -> Figure:
+    """A column an image, a row a method: pictures with their true and predicted boxes, as in Fig. 5.
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        true_boxes: one (k, 4) array an image.
+        boxes: by method, one (n, 4) array an image.
+    """
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(1.2 * len(images), 1.28 * len(boxes)))
+        axes = figure.subplots(len(boxes), len(images), squeeze=False)
+        for row, (method, predicted) in zip(axes, boxes.items(), strict=True):
+            for axis, image, truth, found in zip(row, images, true_boxes, predicted, strict=True):
+                axis.imshow(image)
+                _draw_boxes(axis, truth, COLOURS["true box"])
+                _draw_boxes(axis, found, COLOURS["predicted box"])
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+            row[0].set_ylabel(method)
+        return figure
+
+
+def threshold_curves(
+    curves: pd.DataFrame,
+    colours: Mapping[str, str] | None = None,
+    paper: pd.DataFrame | None = None,
+    columns: int = 3,
+) -> Figure:
     """One panel a group: accuracy against the score-map threshold, a line each; the highest point of a line is marked.
 
     Args:
         curves: columns ``panel, line, threshold, value`` (a fraction) and, where there are several seeds, ``spread``
             (the sample deviation, drawn as a band).
         colours: by line; None takes the palette's.
+        paper: columns ``panel, line, value`` (percent): the paper's highest points, drawn as dotted lines.
         columns: panels side by side at most.
     """
     panels, lines = list(curves["panel"].unique()), list(curves["line"].unique())
@@ -96,14 +214,16 @@ def threshold_curves(curves: pd.DataFrame, colours: Mapping[str, str] | None = N
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
         for axis, panel in zip(axes.flat, panels, strict=False):
             for line in lines:
-                part = curves[(curves["panel"] == panel) & (curves["line"] == line)]
-                _curve(axis, part, colours[line], line)
+                _curve(axis, curves[(curves["panel"] == panel) & (curves["line"] == line)], colours[line], line)
+            for row in () if paper is None else paper[paper["panel"] == panel].itertuples():
+                label = f"{row.line}, the paper's highest"
+                axis.axhline(row.value, color=colours[row.line], linestyle=":", linewidth=1.2, label=label)
             axis.set(title=panel, xlim=(0, 1), ylim=(0, 100))
         for axis in axes[-1]:
             axis.set_xlabel("score-map threshold")
         for axis in axes[:, 0]:
             axis.set_ylabel("images localized (%)")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(lines))
+        _legend_below(figure, axes, columns=4)
         return figure
 
 

@@ -1,11 +1,11 @@
 """What a notebook works with: its profile, its runs, and the folder for its tables and figures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -27,6 +27,8 @@ JOBS_VARIABLE = "WSOLKIT_JOBS"
 
 TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe", "version", "commit")
 """Columns of every CSV: one row a number, traceable to the run that it comes from."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,24 @@ class Study:
     def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
         """The finished runs, trained first where need be; progress is shown meanwhile."""
         return self.store.get_all(recipes, self.jobs)
+
+    def train(
+        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Sequence[int] | None = None
+    ) -> dict[Key, list[Run]]:
+        """The finished runs of several experiments, all trained in one go.
+
+        Args:
+            experiments: by any key, the keyword arguments of `recipe`.
+            seeds: of each experiment; None means the study's.
+
+        Returns:
+            By the same keys, one run a seed.
+        """
+        numbers = self.seeds if seeds is None else seeds
+        wanted = {key: [self.recipe(**each, seed=seed) for seed in numbers] for key, each in experiments.items()}
+        every = list(dict.fromkeys(recipe for group in wanted.values() for recipe in group))
+        found = dict(zip(every, self.runs(every), strict=True))
+        return {key: [found[recipe] for recipe in group] for key, group in wanted.items()}
 
     def save_rows(self, rows: pd.DataFrame, name: str | None = None) -> Path:
         """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty."""

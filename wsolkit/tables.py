@@ -1,23 +1,43 @@
 """Runs to tidy rows, tidy rows to a table beside the paper's numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from wsolkit.datasets import CachedDataset
-from wsolkit.evaluation import fixed_box_ious
-from wsolkit.metrics import GT_KNOWN_IOU
+from wsolkit.evaluation import Evaluation, centred_margin, fixed_box_ious
+from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS
+from wsolkit.recipes import Recipe
 from wsolkit.runs import Run
-from wsolkit.statistics import paired_effect
+from wsolkit.statistics import Effect, paired_effect
+from wsolkit.training import Place
 
 METRIC_NAMES = {"top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "gt_known_loc": "GT-known Loc"}
 """Localization metrics as tables and figures print them."""
 
+V2_NAMES = {
+    **{f"max_box_acc_{delta}": f"IoU ≥ {delta}" for delta in IOU_THRESHOLDS},
+    "max_box_acc_v2": "MaxBoxAccV2",
+}
+"""The columns of Tab. 4: box accuracy at each IoU threshold, and their mean."""
 
-def run_rows(table: str, row: str, run: Run, metrics: Sequence[str]) -> pd.DataFrame:
+PXAP_NAMES = {"pxap": "PxAP"}
+
+BLOCK = ["dataset", "backbone"]
+"""What divides a table into blocks."""
+
+
+def run_rows(
+    table: str,
+    row: str,
+    run: Run,
+    metrics: Sequence[str],
+    dataset: str = "CUB",
+    backbone: str = "VGG16",
+    map_kind: str = "cam",
+) -> pd.DataFrame:
     """The tidy rows of one run: a number each, as a fraction, with what made it.
 
     Args:
@@ -25,27 +45,43 @@ def run_rows(table: str, row: str, run: Run, metrics: Sequence[str]) -> pd.DataF
         row: the table's row.
         run: a finished run.
         metrics: which rates of its test report.
+        dataset: the paper's name of the data set.
+        backbone: the paper's name of the backbone.
+        map_kind: which localization map is judged.
     """
     report = run.report()
-    values = [report.rate(metric) for metric in metrics]
-    count = (report.images["map"] == "cam").sum()
+    values = [report.rate(metric, map_kind) for metric in metrics]
+    count = (report.images["map"] == map_kind).sum()
     rows = {"table": table, "row": row, "metric": list(metrics), "value": values, "count": count}
     made = run.info()
     known = {"seed": run.recipe.seed, "recipe": run.recipe.key, "version": made["wsolkit"], "commit": made["commit"]}
-    return pd.DataFrame(rows).assign(**known)
+    return pd.DataFrame(rows).assign(**known, dataset=dataset, backbone=backbone)
 
 
-def fixed_box_rows(table: str, margins: Mapping[str, float], data: CachedDataset) -> pd.DataFrame:
-    """The tidy rows of boxes that never look at the image.
+def fixed_box_rows(
+    table: str, place: Place, recipe: Recipe, dataset: str = "CUB", backbone: str = "VGG16"
+) -> pd.DataFrame:
+    """The tidy rows of boxes that never look at the image: the whole image, and a centred box.
+
+    How large the centred box is was chosen on train-fullsup.
 
     Args:
         table: the table they are for.
-        margins: by row, the margin on each side as a share of the image's side.
-        data: the test split.
+        place: where the data are.
+        recipe: whose data are judged.
+        dataset: the paper's name of the data set.
+        backbone: the block of the table where they are shown.
     """
-    values = [(fixed_box_ious(data, margin) >= GT_KNOWN_IOU).mean() for margin in margins.values()]
-    rows = {"table": table, "row": list(margins), "metric": "gt_known_loc", "value": values, "count": len(data)}
-    return pd.DataFrame(rows)
+    test = place.open(recipe, "test")
+    margins = {"whole image": 0.0, "centred box": centred_margin(place.open(recipe, "train-fullsup"))}
+    parts = []
+    for row, margin in margins.items():
+        ious = fixed_box_ious(test, margin)
+        shares = {delta: (ious >= delta).mean() for delta in IOU_THRESHOLDS}
+        values = {f"max_box_acc_{delta}": share for delta, share in shares.items()}
+        values |= {"max_box_acc_v2": np.mean(list(shares.values())), "gt_known_loc": shares[GT_KNOWN_IOU]}
+        parts.append(pd.DataFrame({"row": row, "metric": list(values), "value": list(values.values())}))
+    return concatenate(parts).assign(table=table, count=len(test), dataset=dataset, backbone=backbone)
 
 
 def concatenate(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -59,43 +95,87 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def summarise(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Mean and deviation over the seeds, beside the paper's number.
+    """Mean and deviation over the seeds, beside every number that the paper prints.
 
     Args:
         rows: tidy rows; values as fractions.
-        paper: a published table; its ``method`` is our ``row``.
+        paper: a published table; its ``method`` is our ``row``, and its ``delta`` a part of our ``metric``.
 
     Returns:
-        Indexed by ``row`` and ``metric`` in the order of ``rows``: ``mean_pct``, ``sd_pct`` (sample deviation, empty
-        for a single seed), ``seeds``, ``paper_pct``, ``difference_pct``.
+        Indexed by ``dataset, backbone, row, metric``: the paper's rows as printed, then those it does not have.
+        Columns ``mean_pct``, ``sd_pct`` (sample deviation, empty for a single seed), ``seeds``, ``paper_pct``,
+        ``difference_pct``; what was not measured, or not printed, is empty.
     """
-    groups = rows.groupby(["row", "metric"], sort=False)["value"]
-    table = pd.DataFrame({"mean_pct": groups.mean() * 100, "sd_pct": groups.std() * 100, "seeds": groups.size()})
-    printed = paper.set_index(["method", "metric"])["value"].rename_axis(["row", "metric"])
-    table["paper_pct"] = printed.reindex(table.index)
+    index = [*BLOCK, "row", "metric"]
+    suffix = paper["delta"].map(lambda delta: f"_{delta}" if delta else "")
+    printed = paper.assign(row=paper["method"], metric=paper["metric"] + suffix).set_index(index)["value"]
+    wanted = rows[rows["metric"].isin(printed.index.unique("metric"))]
+    groups = wanted.groupby(index, sort=False)["value"]
+    blocks = list(dict.fromkeys(printed.index.droplevel(["row", "metric"])))
+    keys = sorted(dict.fromkeys([*printed.index, *groups.indices]), key=lambda key: blocks.index(key[:2]))
+    table = pd.DataFrame(index=pd.MultiIndex.from_tuples(keys, names=index))
+    table["mean_pct"], table["sd_pct"], table["seeds"] = groups.mean() * 100, groups.std() * 100, groups.size()
+    table["paper_pct"] = printed
     return table.assign(difference_pct=table["mean_pct"] - table["paper_pct"])
 
 
-def effects(runs: Mapping[str, Sequence[Run]], comparisons: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """How much GT-known Loc one row has above another, with an interval.
+def block(summary: pd.DataFrame, dataset: str = "CUB", backbone: str = "VGG16") -> pd.DataFrame:
+    """The part of a summary for one data set and backbone, indexed by ``row`` and ``metric``."""
+    return summary.xs((dataset, backbone), level=BLOCK)
+
+
+def right(report: Evaluation, metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
+    """Whether each image (N,) counts as localized.
+
+    Args:
+        report: the evaluation of a run.
+        metric: ``gt_known_loc``, ``top1_loc``, ``top5_loc`` or ``max_box_acc_<delta>``.
+        map_kind: which localization map is judged.
+    """
+    images = report.images[report.images["map"] == map_kind]
+    delta = float(metric.rsplit("_", 1)[1]) if metric.startswith("max_box_acc_") else GT_KNOWN_IOU
+    hits = images[f"iou_{delta}"] >= delta
+    return (hits & images[metric.removesuffix("_loc")] if metric.startswith("top") else hits).to_numpy()
+
+
+def effects(
+    runs: Mapping[str, Sequence[Run]], comparisons: Mapping[str, tuple[str, str]], metric: str = "gt_known_loc"
+) -> pd.DataFrame:
+    """How much one row has above another, with an interval.
 
     Args:
         runs: by row, one run a seed, in the same order everywhere.
         comparisons: by name, the row to judge and the row to compare it with.
+        metric: as in `right`.
 
     Returns:
         Indexed by name: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, bootstrap paired over seeds and images),
         ``clear`` (the interval leaves out 0).
     """
-    right = {row: np.stack([_right_boxes(run) for run in group]) for row, group in runs.items()}
-    found = [paired_effect(right[row], right[baseline]) for row, baseline in comparisons.values()]
+    hits = {row: stacked(group, metric) for row, group in runs.items()}
+    found = [paired_effect(hits[row], hits[baseline]) for row, baseline in comparisons.values()]
+    return effect_frame(dict(zip(comparisons, found, strict=True)))
+
+
+def stacked(runs: Sequence[Run], metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
+    """What `right` gives, for one run a seed: (S, N) bool."""
+    return np.stack([right(run.report(), metric, map_kind) for run in runs])
+
+
+def concatenate_effects(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One frame of effects from several."""
+    return pd.concat(parts)
+
+
+def effect_frame(found: Mapping[str, Effect]) -> pd.DataFrame:
+    """Effects by name, in percent; see `effects`."""
     columns = {
-        "effect_pct": [effect.difference * 100 for effect in found],
-        "low_pct": [effect.low * 100 for effect in found],
-        "high_pct": [effect.high * 100 for effect in found],
-        "clear": [effect.clear for effect in found],
+        "effect_pct": [effect.difference * 100 for effect in found.values()],
+        "low_pct": [effect.low * 100 for effect in found.values()],
+        "high_pct": [effect.high * 100 for effect in found.values()],
+        "clear": [effect.clear for effect in found.values()],
     }
-    return pd.DataFrame(columns, index=pd.Index(list(comparisons), name="row"))
+    return pd.DataFrame(columns, index=pd.Index(list(found), name="row"))
 
 
 def effect_lines(effect: pd.DataFrame, caption: str) -> Styler:
@@ -106,37 +186,43 @@ def effect_lines(effect: pd.DataFrame, caption: str) -> Styler:
         caption: a line above the table.
     """
     verdicts = effect["clear"].map({True: "yes", False: "no: the interval holds 0"})
-    table = pd.DataFrame({"points [95%]": effect.apply(_interval, axis=1), "beyond chance": verdicts})
-    return _styled(table.rename_axis(None), caption)
+    table = pd.DataFrame({"points [95%]": effect.apply(interval, axis=1), "beyond chance": verdicts})
+    return styled(table.rename_axis(None), caption)
 
 
-def beside_paper(summary: pd.DataFrame, effect: pd.DataFrame, caption: str) -> Styler:
-    """The table as a reader wants it: for each metric ours, the paper's and the difference; then the effect.
+def beside_paper(
+    summary: pd.DataFrame, names: Mapping[str, str], caption: str, effect: pd.DataFrame | None = None
+) -> Styler:
+    """The table as a reader wants it: for each metric the paper's number, what was measured here, and the difference.
 
     Args:
-        summary: from `summarise`.
-        effect: from `effects`.
+        summary: from `summarise`, or one `block` of it.
+        names: metrics in order, with their printed names.
         caption: a line above the table; it names the profile.
+        effect: from `effects`, for a table of one block; shown as a last column.
     """
     columns = {}
-    for metric in summary.index.unique("metric"):
-        part, name = summary.xs(metric, level="metric"), METRIC_NAMES[metric]
-        columns[name, "ours"] = part.apply(_mean_and_deviation, axis=1)
-        columns[name, "paper"] = part["paper_pct"].map(_plain)
+    for metric, name in names.items():
+        part = summary.xs(metric, level="metric")
+        columns[name, "paper"] = part["paper_pct"].map(_long if "loc" in metric else _short)
+        columns[name, "here"] = part.apply(_mean_and_deviation, axis=1)
         columns[name, "difference"] = part["difference_pct"].map(_signed)
-    columns["GT-known Loc above the first row", "points [95%]"] = effect.apply(_interval, axis=1)
-    table = pd.DataFrame(columns, index=summary.index.unique("row")).fillna("")
-    return _styled(table, caption)
+    if effect is not None:
+        columns["GT-known Loc above the first row", "points [95%]"] = effect.apply(interval, axis=1)
+    order = list(dict.fromkeys(summary.index.droplevel("metric")))
+    index = pd.MultiIndex.from_tuples(order) if isinstance(order[0], tuple) else pd.Index(order)
+    return styled(pd.DataFrame(columns).reindex(index).fillna(""), caption)
 
 
 _LOOK = [
     {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 4px 0"},
     {"selector": "th", "props": "text-align: right"},
-    {"selector": "th.row_heading", "props": "text-align: left; white-space: nowrap"},
+    {"selector": "th.row_heading", "props": "text-align: left; white-space: nowrap; vertical-align: top"},
 ]
 
 
-def _styled(table: pd.DataFrame, caption: str) -> Styler:
+def styled(table: pd.DataFrame, caption: str) -> Styler:
+    """A table in the house style, with a line above it."""
     return (
         table.style.set_caption(caption)
         .set_table_styles(_LOOK)
@@ -144,21 +230,23 @@ def _styled(table: pd.DataFrame, caption: str) -> Styler:
     )
 
 
-def _right_boxes(run: Run) -> np.ndarray:
-    images = run.report().images
-    return (images.loc[images["map"] == "cam", "iou"] >= GT_KNOWN_IOU).to_numpy()
-
-
-def _mean_and_deviation(row: pd.Series) -> str:
-    return f"{row.mean_pct:.1f}" if np.isnan(row.sd_pct) else f"{row.mean_pct:.1f} ± {row.sd_pct:.1f}"
-
-
-def _interval(row: pd.Series) -> str:
+def interval(row: pd.Series) -> str:
+    """An effect in points with its interval, as printed."""
     return f"{row.effect_pct:+.1f} [{row.low_pct:+.1f}, {row.high_pct:+.1f}]"
 
 
-def _plain(value: float) -> str:
+def _mean_and_deviation(row: pd.Series) -> str:
+    if np.isnan(row.mean_pct):
+        return ""
+    return f"{row.mean_pct:.1f}" if np.isnan(row.sd_pct) else f"{row.mean_pct:.1f} ± {row.sd_pct:.1f}"
+
+
+def _long(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.2f}"
+
+
+def _short(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.1f}"
 
 
 def _signed(value: float) -> str:
