@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsolkit import profiles
+from wsolkit.files import writable_folder
 from wsolkit.recipes import Recipe, make_recipe
 from wsolkit.runs import RunStore
+from wsolkit.study import Study
 from wsolkit.training import Place
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -36,6 +39,12 @@ def place(tmp_path) -> Place:
 @pytest.fixture
 def store(tmp_path, place) -> RunStore:
     return RunStore(tmp_path / "runs", place)
+
+
+@pytest.fixture
+def study(tmp_path, store) -> Study:
+    """A notebook's study in smoke, with a store of its own."""
+    return Study("notebook", profiles.get("smoke"), (0, 1), store, writable_folder(tmp_path / "out"), 1)
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ class Oracle(GapClassifier):
     def before_drop_point(self, images):
         return images[:, :1] - images[:, :1].amin()
 
-    def after_drop_point(self, drop_point):
-        return drop_point
+    def after_pooling(self, pooled):
+        return pooled
 
     def former_part(self):
         return torch.nn.Identity()
@@ -70,7 +70,9 @@ def test_rates_agree_with_the_meter_and_the_batch_size_does_not_matter():
     expected = meter.compute()
     assert result.rate("max_box_acc_v2") == pytest.approx(expected["max_box_acc_v2"], rel=1e-12)
     best = int(round(expected["best_threshold"][0.5] / 0.05))
-    assert result.images["iou_0.5"].tolist() == pytest.approx(ious[:, best].tolist(), rel=1e-6)  # kept in single precision
+    assert result.images["iou_0.5"].tolist() == pytest.approx(
+        ious[:, best].tolist(), rel=1e-6
+    )  # kept in single precision
     assert result.rates["value"].tolist() == again.rates["value"].tolist()
     assert len(result.curves) == 20 * 3
     assert result.curves["value"].max() <= 1

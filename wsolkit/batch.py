@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from wsolkit import paths
+from wsolkit import gallery, paths
 from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
 from wsolkit.files import writable_folder
 from wsolkit.plugins import explain
@@ -56,17 +56,29 @@ class Outcome:
     failure: str | None = None
 
 
+FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)
+"""What a batch of all notebooks begins with, since it is read first, and ends with, since it needs the rest."""
+
+
 def find(names: Sequence[str] = ()) -> list[Path]:
-    """Notebooks by name, in that order; all of them if none is named.
+    """Notebooks by name, in that order; all of them if none is named, the quickest results first.
 
     Raises:
         RecipeError: for an unknown name.
     """
-    known = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"))}
+    found = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"), key=_by_number)}
+    ends = [name for name in (*FIRST, *LAST) if name in found]
+    order = [*(n for n in ends if n in FIRST), *(n for n in found if n not in ends), *(n for n in ends if n in LAST)]
+    known = {name: found[name] for name in order}
     for name in names:
         if name not in known:
             raise unknown("notebook", name, known)
     return [known[name] for name in names or known]
+
+
+def _by_number(path: Path) -> tuple[bool, str]:
+    """Tables before figures."""
+    return not path.stem.startswith("table"), path.stem
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -149,7 +161,7 @@ def reproduce(
     Raises:
         WsolkitError: if something is wrong before the first notebook runs.
     """
-    given = _complete(parameters or {}, profile)
+    given = complete(parameters or {}, profile)
     notebooks = find(names)
     for notebook in notebooks:
         check_parameters(notebook, given)
@@ -163,12 +175,22 @@ def reproduce(
             variables = {**environment, WATCH_VARIABLE: str(Path(watched) / notebook.stem)}
             task = pool.submit(_execute, notebook, out / notebook.name, given, variables, wanted)
             tasks[task] = notebook.stem
-        _follow(tasks, Path(watched), on_done)
+
+        def finished(outcome: Outcome) -> None:
+            gallery.write(out, given["profile"], find())
+            on_done(outcome)
+
+        _follow(tasks, Path(watched), finished)
         return [task.result() for task in tasks]
 
 
-def _complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
-    """The parameters with the profile's name and with absolute paths, which mean the same in every process."""
+def complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """The parameters with the profile's name and with absolute paths, which mean the same in every process.
+
+    Raises:
+        RecipeError: for two profiles, or an unknown one.
+        DataError: for a ``data_root`` that is not there.
+    """
     named = parameters.get("profile")
     if profile and named and profile != named:
         raise RecipeError(f"Two profiles were given, {profile!r} and {named!r}; give one.")

@@ -1,4 +1,4 @@
-"""The shell: ``wsolkit reproduce`` and ``wsolkit train``, thin over `wsolkit.batch` and `wsolkit.runs`."""
+"""The shell: thin commands over the package's functions."""
 
 import sys
 import time
@@ -20,6 +20,9 @@ data = typer.Typer(no_args_is_help=True, help="Real data sets: what is there, wh
 app.add_typer(data, name="data")
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder or zip of real data; drawn data needs none.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Notebooks, e.g. table7_ablation; all if none.")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="smoke, demo (default), photos or paper.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, a notebook's parameter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
@@ -41,9 +44,9 @@ def about() -> None:
 
 @app.command()
 def reproduce(
-    names: Annotated[list[str] | None, typer.Argument(help="Notebooks, e.g. table7_ablation; all if none.")] = None,
-    profile: Annotated[str | None, typer.Option(help="smoke, demo (default), photos or paper.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, a notebook's parameter.")] = None,
+    names: Names = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
     data_root: DataRoot = None,
     out_root: Annotated[Path | None, typer.Option(help="Folder for tables and figures, above PROFILE/.")] = None,
     device: Device = "auto",
@@ -65,6 +68,56 @@ def reproduce(
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     seconds = time.monotonic() - start
     typer.echo(f"{len(outcomes) - len(failed)} done, {len(failed)} failed in {seconds:.0f} s" + _listed(failed))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    names: Names = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
+    images_per_second: Annotated[float, typer.Option(min=0.01, help="Training speed to estimate the time with.")] = 250,
+    data_root: DataRoot = None,
+) -> None:
+    """List the unique runs behind notebooks: what is done, what is missing, how long it may take.
+
+    Example: wsolkit plan --profile paper --images-per-second 400
+    """
+    from wsolkit import batch, paths, planning
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    wanted = planning.plan(names or [], profile, batch.parse_settings(settings or []))
+    table = wanted.table(RunStore(paths.runs_root(), Place(data_root=data_root)))
+    typer.echo(planning.describe(table, images_per_second))
+
+
+@app.command()
+def rehearse(
+    names: Names = None,
+    profile: ProfileName = "paper",
+    settings: Settings = None,
+    batch_size: Annotated[int, typer.Option(min=0, help="Images in the step; 0 takes each recipe's own.")] = 2,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Take one step and judge one batch with every distinct recipe, at full size; exit code 1 where one fails.
+
+    Weights are random, and pictures generated where the data are not there. Nothing is written.
+    """
+    from wsolkit import batch, planning, rehearsal
+    from wsolkit.training import Place
+
+    recipes = planning.plan(names or [], profile, batch.parse_settings(settings or [])).recipes
+    failed = 0
+    with _interruptible():
+        for done in rehearsal.rehearse(recipes, Place(data_root=data_root, device=device), batch_size or None):
+            failed += done.failure is not None
+            typer.echo(rehearsal.describe(done))
+    for backbone, file in rehearsal.weights_at_hand(recipes).items():
+        typer.echo(f"ImageNet weights of {backbone}: {file or 'not there yet; training will say where to put them'}")
+    typer.echo(f"{len(rehearsal.distinct(recipes))} distinct recipes rehearsed, {failed} failed")
     if failed:
         raise typer.Exit(1)
 

@@ -45,6 +45,12 @@ COLOURS = {
 MAP_COLOURS = "magma"
 
 
+def shades(lines: Sequence[str], method: str) -> dict[str, str]:
+    """Light to full shades of a method's colour, for stages of its training."""
+    full = METHOD_COLOURS[method]
+    return dict(zip(lines, sns.light_palette(full, len(lines) + 1).as_hex()[1:], strict=True))
+
+
 def table_bars(
     summary: pd.DataFrame,
     names: Mapping[str, str],
@@ -154,7 +160,7 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
             value, spread = part["value"] * 100, part["spread"].fillna(0) * 100
             axis.errorbar(part["setting"], value, spread, color=COLOURS["ours"], marker="o", mfc="white", capsize=2)
             chosen = part[part["chosen"]]
-            axis.plot(chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], label="chosen here")
+            axis.plot(chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], zorder=4, label="chosen here")
             axis.set(xlabel=symbol)
             best = part["paper"].iloc[0]
             if part["setting"].min() <= best <= part["setting"].max():
@@ -164,6 +170,29 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
         for axis in axes[::columns]:
             axis.set_ylabel("GT-known Loc (%)")
         _legend_below(figure, np.array(axes), columns=3)
+        return figure
+
+
+def verdict_bars(board: pd.DataFrame, profile: str) -> Figure:
+    """How many claims got which verdict, as one bar.
+
+    Args:
+        board: from `wsolkit.claims.scoreboard`.
+        profile: the profile's name, for the title.
+    """
+    colours = {"reproduced": _PALETTE[2], "inconclusive": _PALETTE[8], "not reproduced": _PALETTE[3]}
+    counts = board["verdict"].value_counts()
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(7.2, 1.1))
+        axis, left = figure.subplots(), 0
+        for verdict, colour in (colours | {"not measured": "0.8"}).items():
+            count = int(counts.get(verdict, 0))
+            if count:
+                axis.barh(0, count, left=left, color=colour)
+                axis.text(left + count / 2, 0, f"{count} {verdict}", ha="center", va="center", fontsize=8)
+            left += count
+        axis.set(title=f"{left} claims of the paper, profile {profile}", yticks=[], xticks=[], xlim=(0, left))
+        axis.spines[:].set_visible(False)
         return figure
 
 
@@ -218,7 +247,7 @@ def threshold_curves(
             for row in () if paper is None else paper[paper["panel"] == panel].itertuples():
                 label = f"{row.line}, the paper's highest"
                 axis.axhline(row.value, color=colours[row.line], linestyle=":", linewidth=1.2, label=label)
-            axis.set(title=panel, xlim=(0, 1), ylim=(0, 100))
+            axis.set(title=panel, xlim=(0, 1), ylim=(0, 102))
         for axis in axes[-1]:
             axis.set_xlabel("score-map threshold")
         for axis in axes[:, 0]:

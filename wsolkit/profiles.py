@@ -44,6 +44,7 @@ class Profile:
         name: how it is asked for.
         summary: one line on what it is for.
         seeds: seeds of every experiment.
+        sweep_seeds: seeds of every setting of a hyperparameter sweep.
         stands: by the paper's name of a data set.
         backbones: by the paper's name of a backbone.
         training: recipe fields of the runs themselves.
@@ -63,6 +64,7 @@ class Profile:
     special: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
+    sweep_seeds: tuple[int, ...] = (0,)
 
     def recipe(
         self,

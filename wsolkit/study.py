@@ -30,6 +30,22 @@ TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe"
 
 Key = TypeVar("Key", bound=Hashable)
 
+PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
+"""Environment variable that makes studies plan instead of train."""
+
+
+class Planned(Exception):
+    """Not an error: a study that only plans has come to its runs.
+
+    Attributes:
+        recipes: what it would train or look up.
+    """
+
+    def __init__(self, recipes: list[Recipe]):
+        """Carry the recipes."""
+        super().__init__(f"{len(recipes)} recipes planned")
+        self.recipes = recipes
+
 
 @dataclass(frozen=True)
 class Study:
@@ -42,6 +58,7 @@ class Study:
         store: the run store.
         out: folder of tables and figures.
         jobs: runs trained at once.
+        plan_only: say which runs are wanted, and train nothing.
     """
 
     notebook: str
@@ -50,13 +67,20 @@ class Study:
     store: RunStore
     out: Path
     jobs: int
+    plan_only: bool = False
 
     def recipe(self, **experiment: Any) -> Recipe:
         """The recipe of an experiment in the paper's words; see `wsolkit.profiles.Profile.recipe`."""
         return self.profile.recipe(**experiment)
 
     def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
-        """The finished runs, trained first where need be; progress is shown meanwhile."""
+        """The finished runs of several recipes, trained first where need be; progress is shown meanwhile.
+
+        Raises:
+            Planned: with the recipes, where the study is there to plan.
+        """
+        if self.plan_only:
+            raise Planned(list(recipes))
         return self.store.get_all(recipes, self.jobs)
 
     def train(
@@ -71,41 +95,58 @@ class Study:
         Returns:
             By the same keys, one run a seed.
         """
-        numbers = self.seeds if seeds is None else seeds
-        wanted = {key: [self.recipe(**each, seed=seed) for seed in numbers] for key, each in experiments.items()}
+        return self.train_at(experiments, dict.fromkeys(experiments, self.seeds if seeds is None else seeds))
+
+    def train_at(
+        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Mapping[Key, Sequence[int]], missing: bool = True
+    ) -> dict[Key, list[Run]]:
+        """As `train`, with seeds for each experiment.
+
+        Args:
+            experiments: by any key, the keyword arguments of `recipe`.
+            seeds: by the same keys.
+            missing: train what is missing; False leaves out experiments whose runs are not all there.
+        """
+        wanted = {key: [self.recipe(**e, seed=seed) for seed in seeds[key]] for key, e in experiments.items()}
+        if not missing:
+            wanted = {key: group for key, group in wanted.items() if all(map(self.store.find, group))}
         every = list(dict.fromkeys(recipe for group in wanted.values() for recipe in group))
         found = dict(zip(every, self.runs(every), strict=True))
         return {key: [found[recipe] for recipe in group] for key, group in wanted.items()}
 
-    def save_rows(self, rows: pd.DataFrame, name: str | None = None) -> Path:
+    def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
         """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty."""
         here = {"version": wsolkit.__version__, "commit": training.commit()}
         full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])]).fillna(here)
         ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
-        return self.save_table(ordered.set_index(TIDY[0]), name or self.notebook)
+        return self.save_table(ordered.set_index(TIDY[0]), part)
 
-    def save_table(self, table: pd.DataFrame, name: str) -> Path:
-        """Write a frame with its index as ``<name>.csv``."""
-        path = self.out / f"{name}.csv"
+    def save_table(self, table: pd.DataFrame, part: str | None) -> Path:
+        """Write a frame with its index as ``<notebook>_<part>.csv``."""
+        path = self._path(part, "csv")
         with atomic_file(path) as partial:
             table.to_csv(partial, float_format="%.10g")
         return path
 
-    def save_figure(self, figure: Figure, name: str | None = None, preview_dpi: int = 100) -> Image:
+    def save_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
         """Write a PNG for print, and give a small copy to show in the notebook.
 
         Args:
             figure: the figure.
-            name: of the file, where the notebook has several.
+            part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
             preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
         """
-        path = self.out / f"{name or self.notebook}.png"
+        path = self._path(part, "png")
         with atomic_file(path) as partial:
             figure.savefig(partial, format="png", dpi=160)
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
         figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 82})
         return Image(data=buffer.getvalue(), format="jpeg")
+
+    def _path(self, part: str | None, extension: str) -> Path:
+        name = f"{self.notebook}_{part}" if part else self.notebook
+        return self.out / f"{name}.{extension}"
 
 
 def chosen_profile(name: str | None) -> Profile:
@@ -168,11 +209,13 @@ def open_study(
         cache=paths.cache_root(),
     )
     root = Path(out_root).expanduser().resolve() if out_root else paths.figures_root()
+    plan_only = PLAN_VARIABLE in os.environ
     return Study(
         notebook=notebook,
         profile=chosen,
         seeds=numbers,
         store=RunStore(paths.runs_root(), place),
-        out=writable_folder(root / chosen.name),
+        out=root / chosen.name if plan_only else writable_folder(root / chosen.name),
         jobs=jobs or default_jobs(place.torch_device()),
+        plan_only=plan_only,
     )

@@ -214,6 +214,21 @@ def beside_paper(
     return styled(pd.DataFrame(columns).reindex(index).fillna(""), caption)
 
 
+VERDICT_MARKS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not measured": "–"}
+
+
+def verdicts(board: pd.DataFrame, caption: str) -> Styler:
+    """The scoreboard of `wsolkit.claims`, with a mark before each verdict.
+
+    Args:
+        board: indexed by claim; columns ``where, text, measured, verdict``.
+        caption: a line above the table; it names the profile.
+    """
+    marked = board["verdict"].map(lambda verdict: f"{VERDICT_MARKS[verdict]} {verdict}")
+    shown = board[["where", "text", "measured"]].assign(verdict=marked).rename_axis(None)
+    return styled(shown, caption).set_properties(**{"text-align": "left", "white-space": "normal"})
+
+
 _LOOK = [
     {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 4px 0"},
     {"selector": "th", "props": "text-align: right"},

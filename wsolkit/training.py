@@ -114,12 +114,7 @@ def train(
     with cpu_threads(recipe.cpu_threads):
         data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
         model = _initial_model(recipe, len(data.classes), initial).to(device, memory_format=torch.channels_last)
-        optimizer = SGD(
-            model.parameter_groups(*recipe.learning_rates(1), recipe.latter_part),
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        optimizer = make_optimizer(recipe, model)
         history = _resume(folder, model, optimizer)
         if history:
             _write_history(folder, history)
@@ -136,6 +131,49 @@ def train(
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
         return model.eval()
+
+
+def make_optimizer(recipe: Recipe, model: models.GapClassifier) -> SGD:
+    """The recipe's SGD, with one learning rate for each part of the network."""
+    return SGD(
+        model.parameter_groups(*recipe.learning_rates(1), recipe.latter_part),
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def optimise(
+    recipe: Recipe,
+    model: models.GapClassifier,
+    optimizer: SGD,
+    images: Tensor,
+    labels: Tensor,
+    warm: bool,
+    randomness: torch.Generator,
+) -> tuple[methods.Step, Tensor]:
+    """One optimisation step.
+
+    Args:
+        recipe: whose method it is.
+        model: in training mode; changed, unless the loss is not finite.
+        optimizer: of the model.
+        images: (B, 3, H, W), normalised, where the model is.
+        labels: (B,) class indices.
+        warm: whether this is the warm stage.
+        randomness: whatever the method draws.
+
+    Returns:
+        The step's logits and terms, and its total loss, detached.
+    """
+    options = methods.complete_options(recipe.method, recipe.method_options)
+    outcome = methods.step(recipe.method)(model, images, labels, options, warm, randomness)
+    total = outcome.total()
+    if torch.isfinite(total):
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    return outcome, total.detach()
 
 
 def require(recipe: Recipe, place: Place) -> None:
@@ -213,8 +251,6 @@ def _train_epoch(
     warm = epoch <= recipe.warm_epochs
     for group, rate in zip(optimizer.param_groups, recipe.learning_rates(epoch), strict=True):
         group["lr"] = rate
-    options = methods.complete_options(recipe.method, recipe.method_options)
-    step = methods.step(recipe.method)
     order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
     batch_size = recipe.warm_batch_size if warm else recipe.batch_size
     sums, right, seen = {}, 0, 0
@@ -222,13 +258,9 @@ def _train_epoch(
     for number, (images, labels) in enumerate(
         training_batches(data, batch_size, recipe.crop_size, order, device), start=1
     ):
-        outcome = step(model, images, labels, options, warm, randomness)
-        total = outcome.total()
+        outcome, total = optimise(recipe, model, optimizer, images, labels, warm, randomness)
         if not torch.isfinite(total):
             raise _broken_loss(outcome, epoch, number)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
         for name, value in [("total", total), *((name, term.value) for name, term in outcome.terms.items())]:
             sums[name] = sums.get(name, 0.0) + value.item() * len(labels)
         right += (outcome.logits.argmax(1) == labels).sum().item()

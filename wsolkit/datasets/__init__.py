@@ -2,7 +2,8 @@
 
 A data set module has a frozen dataclass ``Options`` and a function
 ``open_split(split, size, options, data_root) -> WsolDataset``. Adding one is adding its file here. One that is not
-drawn says with a function ``parts(data_root)`` what it needs, and with a constant ``ARCHIVES`` what can be downloaded.
+drawn says with a function ``parts(data_root)`` what it needs, with a constant ``ARCHIVES`` what can be downloaded, and
+with ``PUBLISHED``, ``PUBLISHED_CLASSES`` and ``PUBLISHED_MASKS`` how large it is.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,10 @@ __all__ = [
     "complete_options",
     "describe",
     "names",
+    "has_masks",
     "open_dataset",
+    "published_classes",
+    "published_sizes",
     "read_mask",
     "read_metadata",
 ]
@@ -84,6 +88,33 @@ def check(name: str, data_root: str | Path) -> tuple[Part, ...]:
     """
     module = plugins.load(__name__, "dataset", name)
     return module.parts(Path(data_root).expanduser()) if hasattr(module, "parts") else ()
+
+
+def published_sizes(name: str) -> Mapping[str, int]:
+    """How many images each split of a published data set has; empty for one whose sizes are options.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    return getattr(plugins.load(__name__, "dataset", name), "PUBLISHED", {})
+
+
+def published_classes(name: str) -> int:
+    """How many classes a published data set has; 20 where it is an option.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    return getattr(plugins.load(__name__, "dataset", name), "PUBLISHED_CLASSES", 20)
+
+
+def has_masks(name: str) -> bool:
+    """Whether a published data set has masks in the place of boxes.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    return hasattr(plugins.load(__name__, "dataset", name), "PUBLISHED_MASKS")
 
 
 def archives(name: str) -> tuple[Archive, ...]:

@@ -95,9 +95,11 @@ class CachedDataset(WsolDataset):
         return Sample(self.images[index], int(self.labels[index]), boxes, mask, str(self._ids[index]))
 
 
-def _read_all(source: WsolDataset) -> dict[str, np.ndarray]:
+def _read_all(source: WsolDataset, file: Path | None = None) -> dict[str, np.ndarray]:
+    """Read every sample; the images go straight into a file where one is given, since they may exceed the memory."""
     count, side = len(source), source.size
-    images = np.empty((count, side, side, 3), np.uint8)
+    shape = (count, side, side, 3)
+    images = np.empty(shape, np.uint8) if file is None else np.lib.format.open_memmap(file, "w+", np.uint8, shape)
     boxes, masks, ids = [], [], []
     for index in progress(range(count), f"images of {source.name} {source.split}"):
         sample = source[index]
@@ -122,7 +124,9 @@ def _read_through(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
     with FileLock(writable_folder(folder) / f"{target.name}.lock"):
         if not target.exists():
             with atomic_folder(target) as partial:
-                for name, array in _read_all(source).items():
+                arrays = _read_all(source, partial / "images.npy")
+                arrays.pop("images").flush()
+                for name, array in arrays.items():
                     np.save(partial / f"{name}.npy", array)
     try:
         return {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in CACHED}

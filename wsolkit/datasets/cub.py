@@ -45,6 +45,8 @@ ARCHIVES = (
 
 PUBLISHED = {"train-weaksup": 5_994, "train-fullsup": 1_000, "test": 5_794}
 
+PUBLISHED_CLASSES = 200
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Options:

@@ -28,6 +28,8 @@ from wsolkit.datasets._sources import Contents, Part, split_parts
 
 PUBLISHED = {"train-weaksup": 1_281_167, "train-fullsup": 10_000, "test": 50_000}
 
+PUBLISHED_CLASSES = 1_000
+
 _LOGIN = "after a login at https://image-net.org/download.php (ILSVRC 2012)"
 
 IMAGES_FROM = {

@@ -23,6 +23,8 @@ from wsolkit.datasets._sources import BENCHMARK, Contents, Part, split_parts
 
 PUBLISHED = {"train-weaksup": 29_819, "train-fullsup": 2_500, "test": 5_000}
 
+PUBLISHED_CLASSES = 100
+
 PUBLISHED_MASKS = {"train-fullsup": 6_354, "test": 12_632}
 """Files: one an instance, and one an image for what to ignore."""
 

@@ -1,0 +1,128 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit import claims, plots, profiles, tables
+from wsolkit.claims import Claim, Comparison, Evidence, check, experiment, judge, scoreboard, together
+from wsolkit.errors import RecipeError
+from wsolkit.statements import statements
+from wsolkit.statistics import Effect
+
+GOOD, BAD = experiment("drop", "sim", "norm"), experiment()
+
+
+@pytest.mark.parametrize(
+    ("effect", "relation", "margin", "verdict"),
+    [
+        (Effect(0.1, 0.05, 0.15), "above", 0.0, "reproduced"),
+        (Effect(0.1, -0.01, 0.15), "above", 0.0, "inconclusive"),
+        (Effect(-0.1, -0.2, -0.05), "above", 0.0, "not reproduced"),
+        (Effect(0.1, 0.05, 0.15), "above", 0.05, "inconclusive"),
+        (Effect(0.02, 0.01, 0.05), "above", 0.05, "not reproduced"),
+        (Effect(0.0, 0.0, 0.0), "above", 0.0, "not reproduced"),
+        (Effect(0.0, -0.01, 0.01), "within", 0.013, "reproduced"),
+        (Effect(0.0, -0.02, 0.01), "within", 0.013, "inconclusive"),
+        (Effect(-0.1, -0.2, -0.05), "within", 0.013, "not reproduced"),
+        (None, "above", 0.0, "not measured"),
+    ],
+)
+def test_verdicts_by_hand(effect, relation, margin, verdict):
+    assert judge(effect, relation, margin) == verdict
+
+
+def test_a_claim_holds_if_all_its_parts_do():
+    assert together(["reproduced", "reproduced"]) == "reproduced"
+    assert together(["reproduced", "inconclusive"]) == "inconclusive"
+    assert together(["inconclusive", "not reproduced", "reproduced"]) == "not reproduced"
+    assert together(["not measured", "not reproduced"]) == "not measured"
+
+
+class Known(Evidence):
+    """Evidence from arrays: GOOD localizes 90% of the images, BAD 50%."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self._runs = {(GOOD, False): [], (BAD, False): []}
+        self._data = {GOOD: rng.random((3, 400)) < 0.9, BAD: rng.random((3, 400)) < 0.5}
+
+    def values(self, experiment, quantity, swept):
+        if "every threshold" in quantity:
+            # At the third threshold both are equal, at the fourth neither localizes anything.
+            hits = self._data[experiment][..., None] * np.array([1, 1, 1, 0])
+            hits[..., 2] = self._data[BAD]
+            return hits
+        return self._data[experiment]
+
+
+def test_a_true_statement_is_reproduced_and_a_false_one_is_not():
+    true = Claim("ours is better", "here", "Ours localizes more.", (Comparison(GOOD, BAD),))
+    false = Claim("vanilla is better", "nowhere", "Vanilla localizes more.", (Comparison(BAD, GOOD),))
+    equal = Claim(
+        "they are alike", "nowhere", "No difference.", (Comparison(GOOD, BAD, relation="within", margin=0.1),)
+    )
+    absent = Claim("unknown", "nowhere", "About runs that are not there.", (Comparison(experiment("drop"), BAD),))
+    checked = check([true, false, equal, absent], Known())
+    verdicts = checked.set_index("claim")["verdict"].to_dict()
+    assert verdicts == {
+        "ours is better": "reproduced",
+        "vanilla is better": "not reproduced",
+        "they are alike": "not reproduced",
+        "unknown": "not measured",
+    }
+    by_claim = checked.set_index("claim")
+    assert by_claim.loc["ours is better", "difference"] == -by_claim.loc["vanilla is better", "difference"]
+    assert 0.3 < by_claim.loc["ours is better", "difference"] < 0.5
+    board = scoreboard(checked)
+    assert "points" in board["measured"].iloc[0]
+    html = tables.verdicts(board.set_index("claim"), "claims").to_html()
+    assert "✗ not reproduced" in html
+    texts = [text.get_text() for text in plots.verdict_bars(board, "smoke").axes[0].texts]
+    assert texts == ["1 reproduced", "2 not reproduced", "1 not measured"]
+
+
+def test_of_curves_the_threshold_with_the_least_advantage_decides():
+    quantity = "box accuracy at IoU 0.5, every threshold"
+    effect = Known().effect(Comparison(GOOD, BAD, quantity))
+    assert effect.difference == 0
+    verdict = judge(effect, "above", 0.0)
+    assert verdict == "not reproduced"
+
+
+def test_an_unknown_quantity_is_refused():
+    with pytest.raises(RecipeError, match="Unknown quantity 'gt_loc'"):
+        Claim("x", "y", "z", (Comparison(GOOD, BAD, "gt_loc"),))
+
+
+def test_the_papers_statements_are_many_and_each_can_be_trained(study):
+    demo = dataclasses.replace(study, profile=profiles.get("demo"))
+    listed = statements(demo)
+    assert len(listed) >= 15
+    assert len({claim.name for claim in listed}) == len(listed)
+    for swept, experiments in claims.wanted(listed).items():
+        recipes = [demo.recipe(**each) for each in experiments.values()]
+        assert recipes
+        assert all(bool(recipe.snapshot_epochs) != swept or swept for recipe in recipes)
+
+
+def test_sweeps_are_compared_at_the_seeds_of_the_sweeps():
+    assert claims.is_swept(Comparison(GOOD, experiment("drop", "sim", "norm", drop_prob=1.0)))
+    assert not claims.is_swept(Comparison(GOOD, experiment(dataset="CUB")))
+
+
+def test_quantities_come_from_reports_and_pictures(study):
+    recipes = [tiny_recipe(seed=seed) for seed in (0, 1)]
+    runs = study.store.get_all(recipes)
+    evidence = Evidence(study, {(GOOD, False): runs})
+    for name in claims.QUANTITIES:
+        values = evidence.values(GOOD, name, False)
+        assert values.shape[0] == 2
+        assert np.isfinite(values).all(), name
+    assert evidence.values(GOOD, "gt_known_loc", False).mean(1).tolist() == pytest.approx(
+        [run.report().rate("gt_known_loc") for run in runs]
+    )
+    curve = evidence.values(GOOD, "box accuracy at IoU 0.5, every threshold", False)
+    report = runs[0].report().curves.query("map == 'cam' and iou_threshold == 0.5")
+    assert curve[0].mean(0).tolist() == pytest.approx(report["value"].tolist())
+    assert evidence.values(GOOD, "pxap", False).shape == (2, 1)

@@ -1,0 +1,132 @@
+import nbformat
+import numpy as np
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit import batch, datasets, planning, profiles, rehearsal
+from wsolkit.errors import RecipeError
+from wsolkit.gallery import PAGE, title_of, write
+from wsolkit.paths import notebooks_root
+from wsolkit.recipes import Recipe
+from wsolkit.training import Place
+
+NOTEBOOKS = [path.stem for path in sorted(notebooks_root().glob("*.ipynb"))]
+
+
+def test_a_plan_names_every_run_once_and_who_wants_it(store):
+    smoke = profiles.get("smoke")
+    plan = planning.plan(["table1_cub_vgg16", "table7_ablation"], "smoke")
+    vanilla, pretraining = smoke.recipe(losses=(), seed=0), smoke.recipe().pretrained
+    assert len(set(plan.recipes)) == len(plan.recipes) == 6 * len(smoke.seeds) + 1
+    assert plan.recipes[0] == pretraining
+    assert plan.notebooks[vanilla] == ("table1_cub_vgg16", "table7_ablation")
+    assert plan.notebooks[smoke.recipe(losses=("sim",), seed=1)] == ("table7_ablation",)
+    table = plan.table(store)
+    assert set(table["state"]) == {"missing"}
+    # 40 + 1 / 3 x 20 images in the one epoch of pretraining, and 20 / 3 for its test.
+    assert table.iloc[0]["images"] == round(40 + 40 / 3)
+    store.get(pretraining)
+    table = plan.table(store)
+    assert table.iloc[0][["state", "images"]].tolist() == ["done", 0]
+    text = planning.describe(table, 100)
+    assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
+
+
+def test_other_seeds_and_unknown_parameters(store):
+    plan = planning.plan(["table5_maps"], "smoke", {"seeds": [7]})
+    assert {recipe.seed for recipe in plan.recipes if isinstance(recipe.pretrained, Recipe)} == {7}
+    with pytest.raises(RecipeError, match="Unknown parameter of table5_maps 'seed'"):
+        planning.plan(["table5_maps"], "smoke", {"seed": 7})
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_of_the_paper_profile_can_be_planned_without_data(name):
+    (path,) = batch.find([name])
+    assert planning.recipes_of(path, {"profile": "paper"})
+
+
+def test_published_sizes_count_in_a_plan():
+    recipe = profiles.get("paper").recipe()
+    assert planning.images_left(recipe) == round(70 * 5994 + (70 * 1000 + 5794) / 3)
+    assert planning.images_left(recipe, 69) == round(5994 + (1000 + 5794) / 3)
+    photos = profiles.get("photos").recipe()
+    assert planning.images_left(photos) == round(10 * 3000 + (10 * 400 + 1000) / 3)
+
+
+def test_seeds_are_rehearsed_once():
+    recipes = [tiny_recipe(seed=seed) for seed in range(3)] + [tiny_recipe(method="cam", method_options={})]
+    assert len(rehearsal.distinct(recipes)) == 2
+
+
+@pytest.mark.parametrize("name", ["cub", "openimages", "tiny_imagenet"])
+def test_a_rehearsal_generates_pictures_where_data_are_absent(name):
+    changes = {"dataset": name, "dataset_options": {}}
+    if name == "openimages":
+        changes["select_by"] = "pxap"
+    (done,) = rehearsal.rehearse([tiny_recipe(**changes)], Place(device="cpu"))
+    assert (done.failure, done.pictures) == (None, "generated")
+    assert rehearsal.describe(done).startswith("ok")
+
+
+def test_a_rehearsal_takes_real_pictures_where_they_are_and_reports_failures(monkeypatch):
+    good, bad = tiny_recipe(), tiny_recipe(dataset="synthetic_objects")
+    evaluated = []
+
+    def judge(model, test, *given):
+        evaluated.append(len(test))
+        if test.name == "synthetic_objects":
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(rehearsal, "evaluate", judge)
+    first, second = rehearsal.rehearse([good, bad], Place(device="cpu"), 3)
+    assert (first.failure, first.pictures, evaluated) == (None, "real", [3, 3])
+    assert second.failure == "RuntimeError: out of memory"
+    assert "lambda_sim" in rehearsal.describe(second)
+
+
+def test_generated_pictures_have_boxes_or_masks():
+    plain, masked = (rehearsal.Generated("x", "test", 16, 5, 3, masks) for masks in (False, True))
+    assert plain[1].boxes.tolist() == [[4, 4, 12, 12]]
+    assert plain[1].mask is None
+    assert (len(masked[1].boxes), masked[1].mask.sum()) == (0, 64)
+    assert np.array_equal(plain[2].image, plain[2].image)
+    assert datasets.has_masks("openimages")
+    assert not datasets.has_masks("cub")
+
+
+def test_missing_weights_are_found_out_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path))
+    recipe = tiny_recipe(backbone="resnet50", pretrained="imagenet")
+    assert rehearsal.weights_at_hand([recipe, tiny_recipe()]) == {"resnet50": None}
+
+
+def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
+    paths = batch.find(["table7_ablation", "figA1_threshold"])
+    (tmp_path / "table7_ablation.png").write_bytes(b"")
+    (tmp_path / "table7_ablation.csv").write_text("row,value\na,1\n")
+    (tmp_path / "table7_ablation_summary.csv").write_text("row,mean_pct,paper_pct\nvanilla <b>,12.5,60.74\n")
+    page = write(tmp_path, "smoke", paths).read_text()
+    assert (tmp_path / PAGE).is_file()
+    assert '<img src="table7_ablation.png"' in page
+    assert "60.74" in page
+    assert "vanilla &lt;b&gt;" in page
+    assert "1 of 2" in page
+    assert "wsolkit reproduce figA1_threshold --profile smoke" in page
+    assert title_of(paths[0]) in page.replace("&#39;", "'")
+
+
+def test_the_batch_begins_with_what_is_read_first():
+    names = [path.stem for path in batch.find()]
+    assert names[:2] == ["00_tour", "table7_ablation"]
+    assert names[-1] == "claims"
+    assert sorted(names) == NOTEBOOKS
+
+
+def test_every_notebook_asks_for_all_its_runs_at_once():
+    """A plan stops where a notebook first asks for runs; what it asked for later would be missing in the plan."""
+    for path in batch.find():
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        asking = [
+            part for source in cells for part in ("study.train(", "study.train_at(", "study.runs(") if part in source
+        ]
+        assert len(asking) == 1, path.stem

@@ -1,0 +1,268 @@
+"""The paper's statements as checks on runs: reproduced, not reproduced, or inconclusive; the verdict is computed.
+
+A claim is one or more comparisons of two quantities, each judged by the 95% interval of their difference (bootstrap
+paired over seeds and images). A quantity has one value for each seed and image, or one for each seed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from wsolkit import distributions, sweeps, tables
+from wsolkit.errors import unknown
+from wsolkit.evaluation import raw_maps
+from wsolkit.maps import score_map
+from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter
+from wsolkit.runs import Run
+from wsolkit.statistics import Effect, paired_effect
+from wsolkit.study import Study
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured"]
+
+LARGE_SIMILARITY = 0.5
+"""Similarity from which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a)."""
+
+SEEN = 0.1
+"""Thresholds at which neither network localizes this share of images tell nothing about the order of two curves."""
+
+Experiment = tuple[tuple[str, Any], ...]
+"""Keyword arguments of `wsolkit.study.Study.recipe`, as a key."""
+
+
+def experiment(*losses: str, **more: Any) -> Experiment:
+    """An experiment from its loss terms and anything else that `wsolkit.study.Study.recipe` takes."""
+    return (("losses", losses), *sorted(more.items()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One difference and what the paper says of it.
+
+    Attributes:
+        ours: the experiment that is judged.
+        baseline: the one it is compared with.
+        quantity: a name in :data:`QUANTITIES`, of ``ours``.
+        baseline_quantity: the same of ``baseline``; None for the same quantity.
+        relation: ``"above"``: the difference is more than ``margin``; ``"within"``: it is at most ``margin``, whatever
+            its sign.
+        margin: in the unit of the quantity; a fraction for rates.
+    """
+
+    ours: Experiment
+    baseline: Experiment
+    quantity: str = "gt_known_loc"
+    baseline_quantity: str | None = None
+    relation: Literal["above", "within"] = "above"
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper.
+
+    Attributes:
+        name: short, unique.
+        where: where the paper says it.
+        text: what it says.
+        comparisons: all must hold.
+    """
+
+    name: str
+    where: str
+    text: str
+    comparisons: tuple[Comparison, ...] = field(default_factory=tuple)
+
+    def __post_init__(self):
+        """Check the names of the quantities.
+
+        Raises:
+            RecipeError: for one that is unknown.
+        """
+        for comparison in self.comparisons:
+            for quantity in (comparison.quantity, comparison.baseline_quantity or comparison.quantity):
+                if quantity not in QUANTITIES:
+                    raise unknown("quantity", quantity, QUANTITIES)
+
+
+def judge(effect: Effect | None, relation: str, margin: float) -> Verdict:
+    """What an interval says of a statement.
+
+    Args:
+        effect: the measured difference, or None.
+        relation: as in `Comparison`.
+        margin: as in `Comparison`.
+
+    Returns:
+        ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does.
+    """
+    if effect is None:
+        return "not measured"
+    if relation == "within":
+        inside = -margin <= effect.low and effect.high <= margin
+        outside = effect.low > margin or effect.high < -margin
+    else:
+        inside, outside = effect.low > margin, effect.high <= margin
+    return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict on a claim of several parts: it holds if all do, and fails if one does; all must be measured."""
+    worst_first: tuple[Verdict, ...] = ("not measured", "not reproduced", "inconclusive", "reproduced")
+    return next(verdict for verdict in worst_first if verdict in verdicts)
+
+
+class Evidence:
+    """Quantities of experiments, each measured once."""
+
+    def __init__(self, study: Study, runs: Mapping[tuple[Experiment, bool], Sequence[Run]]):
+        """Take finished runs.
+
+        Args:
+            study: the notebook's study; its data are opened where a quantity needs pictures.
+            runs: of each experiment, one run a seed; see `wanted`.
+        """
+        self._study, self._runs, self._known = study, runs, {}
+
+    def values(self, experiment: Experiment, quantity: str, swept: bool) -> np.ndarray:
+        """A quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds."""
+        key = experiment, quantity, swept
+        if key not in self._known:
+            measured = [QUANTITIES[quantity](self._study, run) for run in self._runs[experiment, swept]]
+            self._known[key] = np.stack(measured)
+        return self._known[key]
+
+    def effect(self, comparison: Comparison) -> Effect | None:
+        """The difference of a comparison, with its interval; for curves, at the threshold where it is least.
+
+        Returns:
+            None where an experiment of the comparison has no runs.
+        """
+        swept = is_swept(comparison)
+        if not {(comparison.ours, swept), (comparison.baseline, swept)} <= set(self._runs):
+            return None
+        ours = self.values(comparison.ours, comparison.quantity, swept)
+        baseline = self.values(comparison.baseline, comparison.baseline_quantity or comparison.quantity, swept)
+        if ours.ndim == 2:
+            return paired_effect(ours, baseline)
+        seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
+        effects = [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen)]
+        return min(effects, key=lambda effect: effect.difference)
+
+
+def is_swept(comparison: Comparison) -> bool:
+    """Whether a comparison changes a hyperparameter, so that only the seeds of the sweeps are there."""
+    return any(name in sweeps.SWEEPS for name, _ in (*comparison.ours, *comparison.baseline))
+
+
+def wanted(claims: Sequence[Claim]) -> dict[bool, dict[Experiment, dict[str, Any]]]:
+    """The experiments behind claims, for `wsolkit.study.Study.train`: at all seeds, and at those of the sweeps."""
+    found = {False: {}, True: {}}
+    for claim in claims:
+        for comparison in claim.comparisons:
+            for each in (comparison.ours, comparison.baseline):
+                found[is_swept(comparison)][each] = dict(each)
+    return found
+
+
+def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
+    """Every comparison of every claim, measured.
+
+    Returns:
+        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, part_verdict, verdict``;
+        the last is that of the whole claim.
+    """
+    rows = []
+    for claim in claims:
+        effects = [evidence.effect(comparison) for comparison in claim.comparisons]
+        verdicts = [judge(e, c.relation, c.margin) for e, c in zip(effects, claim.comparisons, strict=True)]
+        for comparison, effect, verdict in zip(claim.comparisons, effects, verdicts, strict=True):
+            said = {"claim": claim.name, "where": claim.where, "text": claim.text, "part": describe(comparison)}
+            asked = {"quantity": comparison.quantity, "relation": comparison.relation, "margin": comparison.margin}
+            measured = {name: getattr(effect, name, np.nan) for name in ("difference", "low", "high")}
+            rows.append(said | asked | measured | {"part_verdict": verdict, "verdict": together(verdicts)})
+    return pd.DataFrame(rows)
+
+
+def describe(comparison: Comparison) -> str:
+    """A comparison in words."""
+    names = [_name(each) for each in (comparison.ours, comparison.baseline)]
+    other = comparison.baseline_quantity
+    quantities = comparison.quantity if other in (None, comparison.quantity) else f"{comparison.quantity} and {other}"
+    between = f"{names[0]} against {names[1]}" if names[0] != names[1] else names[0]
+    return f"{quantities}: {between}"
+
+
+def _name(each: Experiment) -> str:
+    terms = dict(each)
+    losses = " + ".join(terms.pop("losses")) or "vanilla"
+    return ", ".join([losses, *(f"{name} {value}" for name, value in terms.items())])
+
+
+def _rate(metric: str, map_kind: str = "cam") -> Callable[[Study, Run], np.ndarray]:
+    return lambda study, run: tables.right(run.report(), metric, map_kind).astype(float)
+
+
+def _pictures(statistic: Callable) -> Callable[[Study, Run], np.ndarray]:
+    return lambda study, run: statistic(run.model(), study.store.place.open(run.recipe, "test"))
+
+
+def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable:
+    """Share of the cells inside an image's boxes; 0 where no cell has its centre in a box."""
+
+    def statistic(model, data) -> np.ndarray:
+        found = distributions.similarity_in_boxes(model, data)
+        return np.array([holds(each).mean() if each.size else 0.0 for each in found])
+
+    return statistic
+
+
+def _curve(delta: float) -> Callable[[Study, Run], np.ndarray]:
+    def hits(study: Study, run: Run) -> np.ndarray:
+        data = study.store.place.open(run.recipe, "test")
+        meter = BoxMeter((delta,), run.recipe.threshold_step)
+        scores = score_map(raw_maps(run.model(), data, range(len(data))), data.size).numpy()
+        return meter.update(scores, [data[i].boxes for i in range(len(data))]) >= delta
+
+    return hits
+
+
+QUANTITIES: Mapping[str, Callable[[Study, Run], np.ndarray]] = {
+    **{metric: _rate(metric) for metric in tables.METRIC_NAMES},
+    **{f"max_box_acc_{delta}": _rate(f"max_box_acc_{delta}") for delta in IOU_THRESHOLDS},
+    "gt_known_loc of F": _rate("gt_known_loc", "norm"),
+    "gt_known_loc of S": _rate("gt_known_loc", "similarity"),
+    "pxap": lambda study, run: np.array([run.report().rate("pxap")]),
+    "share of negative S in boxes": _pictures(_share(lambda cells: cells < 0)),
+    "share of large S in boxes": _pictures(_share(lambda cells: cells > LARGE_SIMILARITY)),
+    "mean normalised F": _pictures(lambda model, data: distributions.normalised_norms(model, data).mean((1, 2))),
+    "largest F": _pictures(distributions.largest_norms),
+    **{f"box accuracy at IoU {delta}, every threshold": _curve(delta) for delta in IOU_THRESHOLDS},
+}
+"""What can be compared: from a study and a run, a value for each image (N,), or image and threshold (N, T)."""
+
+
+def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim, from `check`: ``claim, where, text, measured, verdict``.
+
+    ``measured`` is the part that decided: the first with the claim's own verdict, and how many parts there are.
+    """
+    rows = []
+    for name, parts in checked.groupby("claim", sort=False):
+        decisive = parts[parts["part_verdict"] == parts["verdict"]].iloc[0]
+        said = {"claim": name, "where": decisive["where"], "text": decisive["text"]}
+        rows.append(said | {"measured": _measured(decisive, len(parts)), "verdict": decisive["verdict"]})
+    return pd.DataFrame(rows)
+
+
+def _measured(part: pd.Series, parts: int) -> str:
+    more = f" (1 of {parts} parts)" if parts > 1 else ""
+    if np.isnan(part["difference"]):
+        return f"{part['part']}: no runs{more}"
+    limit = "" if not part["margin"] else f", asked {'within ±' if part['relation'] == 'within' else 'above '}"
+    scale, unit = (1, "") if part["quantity"] == "largest F" else (100, " points")
+    asked = limit and f"{limit}{part['margin'] * scale:g}{unit}"
+    low, high = part["low"] * scale, part["high"] * scale
+    return f"{part['part']}: {part['difference'] * scale:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{more}"

@@ -1,0 +1,84 @@
+"""Score maps, boxes and their IoU for the pictures that figures show."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from wsolkit.datasets import CachedDataset
+from wsolkit.evaluation import localize
+from wsolkit.metrics import GT_KNOWN_IOU
+from wsolkit.models import GapClassifier
+from wsolkit.runs import Run
+
+
+def maps_of(
+    models: Mapping[str, GapClassifier], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+) -> dict[str, list[np.ndarray]]:
+    """Score maps of some images.
+
+    Args:
+        models: classifiers by name.
+        data: images at the evaluation size.
+        numbers: which images.
+        kinds: localization maps by printed name, e.g. ``{"F": "norm"}``.
+
+    Returns:
+        By name and printed kind, one score map (H, W) an image.
+    """
+    return {
+        f"{name} {printed}": localize(model, data, numbers, kind)[0]
+        for name, model in models.items()
+        for printed, kind in kinds.items()
+    }
+
+
+def maps_and_boxes(
+    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
+    """Score maps of some images and the boxes predicted from them, each at its own best threshold.
+
+    Args:
+        runs: finished runs by name.
+        data: the test split.
+        numbers: which images.
+        kinds: localization maps by printed name.
+
+    Returns:
+        Maps as `maps_of` has them, and by the same names one box (1, 4) an image.
+    """
+    maps, boxes = {}, {}
+    for name, run in runs.items():
+        for printed, kind in kinds.items():
+            column = f"{name} {printed}"
+            maps[column], boxes[column] = localize(run.model(), data, numbers, kind, _best_threshold(run, kind))
+    return maps, boxes
+
+
+def predicted(run: Run, data: CachedDataset, numbers: Sequence[int]) -> list[np.ndarray]:
+    """The box (1, 4) of each image from the CAM, at the threshold that is best on the test split."""
+    return localize(run.model(), data, numbers, "cam", _best_threshold(run, "cam"))[1]
+
+
+def iou_rows(
+    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+) -> pd.DataFrame:
+    """Tidy rows of what the pictures show: the best IoU of any contour's box, by run, map and image."""
+    parts = []
+    for name, run in runs.items():
+        images = run.report().images
+        for printed, kind in kinds.items():
+            chosen = images[images["map"] == kind].iloc[list(numbers)]
+            rows = {"row": f"{name} {printed}", "metric": "iou", "value": chosen[f"iou_{GT_KNOWN_IOU}"], "count": 1}
+            known = {"seed": run.recipe.seed, "recipe": run.recipe.key, "image_id": chosen["image_id"]}
+            parts.append(pd.DataFrame(rows | known))
+    return concatenate(parts)
+
+
+def concatenate(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One frame of rows from several."""
+    return pd.concat(parts, ignore_index=True)
+
+
+def _best_threshold(run: Run, kind: str) -> float:
+    return run.report().rate(f"best_threshold_{GT_KNOWN_IOU}", kind)

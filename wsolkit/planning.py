@@ -1,0 +1,138 @@
+"""What the notebooks would train: unique runs, what is done, what is missing, and how long it may take."""
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsolkit import batch, datasets
+from wsolkit.recipes import Recipe
+from wsolkit.runs import RunStore
+from wsolkit.study import PLAN_VARIABLE, Planned
+
+EVALUATION_SHARE = 1 / 3
+"""Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs behind some notebooks.
+
+    Attributes:
+        recipes: each once, those that others are pretrained by before those.
+        notebooks: by recipe, the notebooks that want it.
+    """
+
+    recipes: tuple[Recipe, ...]
+    notebooks: Mapping[Recipe, tuple[str, ...]]
+
+    def table(self, store: RunStore) -> pd.DataFrame:
+        """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images``.
+
+        ``state`` is ``done``, ``begun`` or ``missing``; ``images`` is what is left to do, in training images.
+        """
+        rows = []
+        for recipe in self.recipes:
+            epochs = store.finished_epochs(recipe)
+            done = store.find(recipe) is not None
+            named = {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed", "epochs")}
+            state = "done" if done else "begun" if epochs else "missing"
+            left = 0 if done else images_left(recipe, epochs)
+            wanted = ", ".join(self.notebooks[recipe])
+            rows.append({"recipe": recipe.key, **named, "notebooks": wanted, "state": state, "images": left})
+        return pd.DataFrame(rows)
+
+
+def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapping[str, Any] | None = None) -> Plan:
+    """The runs that notebooks would ask for, found by running them up to that point; nothing is trained.
+
+    Args:
+        names: which notebooks; none means all.
+        profile: name of the profile; None means the notebooks' own default.
+        parameters: further parameters, checked as for a batch.
+
+    Raises:
+        WsolkitError: for an unknown notebook, profile or parameter.
+    """
+    given = batch.complete(parameters or {}, profile)
+    wanted: dict[Recipe, list[str]] = {}
+    for notebook in batch.find(names):
+        batch.check_parameters(notebook, given)
+        for recipe in dict.fromkeys(recipes_of(notebook, given)):
+            for each in _with_pretraining(recipe):
+                wanted.setdefault(each, []).append(notebook.stem)
+    order = sorted(wanted, key=lambda recipe: isinstance(recipe.pretrained, Recipe))
+    return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()})
+
+
+def describe(table: pd.DataFrame, images_per_second: float) -> str:
+    """A plan in lines: runs by what they train and by state, then what is left and how long it takes.
+
+    Args:
+        table: from `Plan.table`.
+        images_per_second: training speed.
+    """
+    if table.empty:
+        return "These notebooks train nothing."
+    states = table["state"].value_counts()
+    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
+    shown = groups.agg(runs=("recipe", "size"), left=("state", lambda s: (s != "done").sum()), images=("images", "sum"))
+    shown["hours"] = (shown["images"] / images_per_second / 3600).round(2)
+    total = table["images"].sum()
+    done, begun, missing = (int(states.get(name, 0)) for name in ("done", "begun", "missing"))
+    counts = f"{len(table)} unique runs: {done} done, {begun} begun, {missing} missing"
+    left = f"{total:,.0f} images left, {total / images_per_second / 3600:.1f} hours at {images_per_second:g} images/s"
+    return f"{shown.reset_index().to_string(index=False)}\n\n{counts}\n{left}"
+
+
+def recipes_of(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
+    """The recipes that one notebook asks for, in its order; empty where it asks for none.
+
+    The notebook's own cells are run, in this process, until it comes to its runs; a notebook asks for all at once.
+    """
+    import nbformat
+
+    namespace: dict[str, Any] = {}
+    before = os.environ.get(PLAN_VARIABLE)
+    os.environ[PLAN_VARIABLE] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            for cell in nbformat.read(notebook, as_version=4).cells:
+                if cell.cell_type == "code":
+                    exec(compile(cell.source, notebook.name, "exec"), namespace)
+                    if "parameters" in cell.metadata.get("tags", ()):
+                        namespace |= parameters
+    except Planned as planned:
+        return planned.recipes
+    finally:
+        os.environ.pop(PLAN_VARIABLE)
+        if before is not None:
+            os.environ[PLAN_VARIABLE] = before
+    return []
+
+
+def images_left(recipe: Recipe, epochs_done: int = 0) -> int:
+    """What is left of a run, in training images: those of its epochs, and a share for every image it evaluates."""
+    sizes = datasets.published_sizes(recipe.dataset) or _sizes_from_options(recipe)
+    epochs = recipe.epochs - epochs_done
+    evaluated = epochs * sizes.get("train-fullsup", 0) + sizes.get("test", 0)
+    return round(epochs * sizes.get("train-weaksup", 0) + EVALUATION_SHARE * evaluated)
+
+
+def _sizes_from_options(recipe: Recipe) -> dict[str, int]:
+    """Sizes of a drawn data set, or of so many images of each of so many classes."""
+    options = recipe.dataset_options
+    if "classes" in options:
+        per_class = {"train-weaksup": "train", "train-fullsup": "fullsup", "test": "test"}
+        return {split: options["classes"] * options[f"{name}_per_class"] for split, name in per_class.items()}
+    return {split: options.get(split.replace("-", "_"), 0) for split in datasets.SPLITS}
+
+
+def _with_pretraining(recipe: Recipe) -> list[Recipe]:
+    before = recipe.pretrained
+    return [*(_with_pretraining(before) if isinstance(before, Recipe) else []), recipe]

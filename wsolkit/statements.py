@@ -1,0 +1,218 @@
+"""What the paper claims, as data; `wsolkit.claims` checks it."""
+
+from typing import Any
+
+from wsolkit import sweeps
+from wsolkit.claims import Claim, Comparison, experiment
+from wsolkit.metrics import IOU_THRESHOLDS
+from wsolkit.study import Study
+from wsolkit.tables import METRIC_NAMES
+
+VANILLA, DROP, SIM = experiment(), experiment("drop"), experiment("sim")
+SIM_NORM, DROP_SIM = experiment("sim", "norm"), experiment("drop", "sim")
+OURS = experiment("drop", "sim", "norm")
+EIL, EIL_ALIGNED = experiment("eil"), experiment("eil", "sim", "norm")
+
+LITTLE = 0.02
+"""What we take the paper's "little" and "insignificant" changes of GT-known Loc to be: two points."""
+
+BLOCKS = (("CUB", "VGG16"), ("CUB", "ResNet50"), ("ImageNet-1K", "VGG16"), ("ImageNet-1K", "ResNet50"))
+"""Data sets and backbones of Tab. 1 to 4."""
+
+
+def statements(study: Study) -> list[Claim]:
+    """All claims that a profile has the data for; those on sweeps are about settings around the profile's best."""
+    fixed = [*_ablation(), *_erasing(), *_maps(), *_comparisons(study)]
+    return [*fixed, *_sensitivity(study)]
+
+
+def _all_metrics(ours: tuple, baseline: tuple, margin: float = 0.0) -> tuple[Comparison, ...]:
+    return tuple(Comparison(ours, baseline, metric, margin=margin) for metric in METRIC_NAMES)
+
+
+def _ablation() -> list[Claim]:
+    tab, everything = "Tab. 7, Sec. 5.4", (VANILLA, DROP, SIM, SIM_NORM, DROP_SIM)
+    return [
+        Claim("drop helps", tab, "The drop loss alone improves every metric.", _all_metrics(DROP, VANILLA)),
+        Claim("sim helps", tab, "The similarity loss alone improves every metric.", _all_metrics(SIM, VANILLA)),
+        Claim(
+            "sim helps most",
+            tab,
+            "Of single terms the similarity loss gives the largest improvement of GT Loc.",
+            (Comparison(SIM, DROP),),
+        ),
+        Claim(
+            "norm adds 5 points",
+            tab,
+            "Adopting the norm loss improves all metrics by more than 5 points.",
+            (*_all_metrics(SIM_NORM, SIM, 0.05), *_all_metrics(OURS, DROP_SIM, 0.05)),
+        ),
+        Claim(
+            "norm adds something",
+            tab,
+            "Adopting the norm loss improves GT Loc (the weaker half of the claim before).",
+            (Comparison(SIM_NORM, SIM), Comparison(OURS, DROP_SIM)),
+        ),
+        Claim("drop adds to sim", tab, "Drop improves every metric on top of sim.", _all_metrics(DROP_SIM, SIM)),
+        Claim(
+            "all terms are best",
+            tab,
+            "All components together show the best performance in all metrics.",
+            tuple(part for other in everything for part in _all_metrics(OURS, other)),
+        ),
+    ]
+
+
+def _erasing() -> list[Claim]:
+    alone = "Fig. 7(b), Sec. 5.3"
+    return [
+        Claim("EIL adds to alignment", "Tab. 6", "EIL improves alignment.", _all_metrics(EIL_ALIGNED, SIM_NORM)),
+        Claim(
+            "dropout beats EIL",
+            "Tab. 6, Sec. 5.3",
+            "With alignment, attentive dropout achieves higher performance than EIL.",
+            _all_metrics(OURS, EIL_ALIGNED),
+        ),
+        Claim("EIL raises F", alone, "With EIL overall F increases.", (Comparison(EIL, VANILLA, "mean normalised F"),)),
+        Claim(
+            "dropout raises F further",
+            alone,
+            "With attentive dropout the distribution of F shifts even more to the right than with EIL.",
+            (Comparison(DROP, EIL, "mean normalised F"),),
+        ),
+        Claim(
+            "EIL enhances the maximum",
+            "Fig. A2, App. C.3",
+            "EIL enhances the maximum value of F.",
+            (Comparison(EIL, VANILLA, "largest F"),),
+        ),
+        Claim(
+            "dropout reduces the maximum",
+            "Fig. A2, App. C.3",
+            "Attentive dropout reduces the maximum value of F.",
+            (Comparison(VANILLA, DROP, "largest F"),),
+        ),
+    ]
+
+
+def _maps() -> list[Claim]:
+    negative, large = "share of negative S in boxes", "share of large S in boxes"
+    close = {"relation": "within", "margin": 0.013}
+    return [
+        Claim(
+            "CAM, F and S coincide",
+            "Tab. 5, Sec. 5.3",
+            "With our method CAM, F and S localize within 1.3 points of each other (GT Loc).",
+            tuple(Comparison(OURS, OURS, f"gt_known_loc of {k}", "gt_known_loc", **close) for k in ("F", "S"))
+            + (Comparison(OURS, OURS, "gt_known_loc of F", "gt_known_loc of S", **close),),
+        ),
+        Claim(
+            "misalignment hides F",
+            "Fig. 1 and 2, Sec. 3",
+            "In a vanilla network F holds more of the object than the CAM, where S offsets it.",
+            (Comparison(VANILLA, VANILLA, "gt_known_loc of F", "gt_known_loc"),),
+        ),
+        Claim(
+            "S splits",
+            "Fig. 7(a), Sec. 5.3",
+            "Inside true boxes our S splits into negative and large positive values; vanilla's does not.",
+            (Comparison(OURS, VANILLA, negative), Comparison(OURS, VANILLA, large)),
+        ),
+        Claim(
+            "better at every threshold",
+            "Fig. A1, App. C.1",
+            "For all IoU thresholds our curve is above vanilla's at every score-map threshold.",
+            tuple(Comparison(OURS, VANILLA, f"box accuracy at IoU {d}, every threshold") for d in IOU_THRESHOLDS),
+        ),
+    ]
+
+
+def _comparisons(study: Study) -> list[Claim]:
+    profile, found = study.profile, []
+    for dataset, backbone in BLOCKS:
+        if dataset not in profile.stands or backbone not in profile.backbones:
+            continue
+        where = {"dataset": dataset, "backbone": backbone}
+        ours, vanilla = experiment(*_terms(OURS), **where), experiment(**where)
+        table = {"CUB": "Tab. 1" if backbone == "VGG16" else "Tab. 2"}.get(dataset, "Tab. 3")
+        name = f"{dataset}, {backbone}"
+        text = f"Ours localizes better than vanilla on {dataset} with {backbone}"
+        parts = tuple(Comparison(ours, vanilla, f"max_box_acc_{delta}") for delta in IOU_THRESHOLDS)
+        found += [
+            Claim(f"better on {name}", table, f"{text}, by every metric.", _all_metrics(ours, vanilla)),
+            Claim(f"better at every IoU on {name}", "Tab. 4", f"{text}, at IoU 0.3, 0.5 and 0.7.", parts),
+        ]
+    if "OpenImages" in profile.stands:
+        ours, vanilla = (experiment(*_terms(each), dataset="OpenImages") for each in (OURS, VANILLA))
+        text = "With the hyperparameters of ImageNet-1K ours has a higher PxAP than vanilla."
+        found.append(Claim("better on OpenImages", "Tab. A1", text, (Comparison(ours, vanilla, "pxap"),)))
+    return found
+
+
+def _sensitivity(study: Study) -> list[Claim]:
+    best = study.recipe().method_options
+    settings = sweeps.settings(best)
+    where = "Fig. 8, Sec. 5.4"
+
+    def at(option: str, value: float) -> tuple:
+        return OURS if value == best[option] else experiment(*_terms(OURS), **{option: value})
+
+    def little(*options: str, low: float = 0.0) -> tuple[Comparison, ...]:
+        chosen = [(o, v) for o, v in settings if o in options and v != best[o] and v >= low]
+        return tuple(Comparison(at(o, v), OURS, relation="within", margin=LITTLE) for o, v in chosen)
+
+    def extremes(option: str) -> tuple[float, float]:
+        values = [value for name, value in settings if name == option]
+        return min(values), max(values)
+
+    strong = max(v for o, v in settings if o == "lambda_drop" and v <= 1.34 * best["lambda_drop"])
+    low_sim, _ = extremes("lambda_sim")
+    low_norm, _ = extremes("lambda_norm")
+    return [
+        Claim(
+            "sim matters most",
+            where,
+            "GT Loc depends most on lambda sim: a third of the best costs more than a third of lambda norm's.",
+            (Comparison(at("lambda_norm", low_norm), at("lambda_sim", low_sim)),),
+        ),
+        Claim("norm matters little", where, "Lambda norm changes GT Loc insignificantly.", little("lambda_norm")),
+        Claim(
+            "drop can be too strong",
+            where,
+            "GT Loc decreases when lambda drop is a third above its best (4 where 3 is best).",
+            (Comparison(OURS, at("lambda_drop", strong)),),
+        ),
+        Claim("tau matters little", where, "Varying both tau has little effect.", little("tau_fg", "tau_bg")),
+        Claim(
+            "gamma matters little",
+            where,
+            "Gamma between 0.7 and 0.9 makes no significant change.",
+            little("drop_threshold", low=0.7),
+        ),
+        Claim(
+            "low gamma hurts",
+            where,
+            "Gamma 0.6 is too low: GT Loc decreases.",
+            (Comparison(OURS, at("drop_threshold", 0.6)),),
+        ),
+        Claim(
+            "p matters little below 1",
+            where,
+            "Stochastic dropout changes GT Loc little, whatever the probability.",
+            tuple(
+                Comparison(at("drop_prob", v), OURS, relation="within", margin=LITTLE)
+                for o, v in settings
+                if o == "drop_prob" and v not in (best[o], 1.0)
+            ),
+        ),
+        Claim(
+            "p of 1 is harmful",
+            where,
+            "Deterministic dropout, p = 1, drops GT Loc significantly.",
+            (Comparison(OURS, at("drop_prob", 1.0)),),
+        ),
+    ]
+
+
+def _terms(each: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
+    return dict(each)["losses"]
