@@ -106,6 +106,32 @@ def test_the_shell_reports_failures_by_exit_code(home, wsolkit):
     assert wsolkit("reproduce", "good", "--profile", "smoke")[0] == 0
 
 
+WANTS = """
+from wsolkit.study import open_study
+study = open_study("wants", profile, seeds)
+runs = study.train({"vanilla": {"losses": ()}, "ours": {}})
+raise AssertionError("a plan goes no further")
+"""
+
+
+def test_a_plan_and_a_rehearsal_from_the_shell(home, wsolkit, tmp_path):
+    write_notebook(home / "notebooks", "wants", WANTS)
+    code, out, _ = wsolkit("plan", "wants", "--profile", "smoke", "--set", "seeds=[3]", "--images-per-second", "10")
+    assert code == 0
+    assert "3 unique runs: 0 done, 0 begun, 3 missing" in out
+    assert "images left" in out
+    code, out, errors = wsolkit("rehearse", "wants", "--profile", "smoke")
+    assert code == 0, errors
+    assert "3 distinct recipes rehearsed, 0 failed" in out
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "figures").exists()
+
+
+def test_the_batch_leaves_a_page(home, tmp_path):
+    batch.reproduce(["good"], "smoke")
+    assert "profile smoke" in (tmp_path / "figures" / "smoke" / "index.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,7 +11,7 @@ from wsolkit.cli import app
 from wsolkit.datasets import open_dataset, read_metadata
 from wsolkit.errors import DataError
 from wsolkit.metrics import BoxMeter
-from wsolkit.score_maps import NAMED, score_folder, write_maps, write_metadata
+from wsolkit.score_maps import NAMED, check_folder, score_folder, write_maps, write_metadata
 
 IMAGES = {"a/1.jpg": (100, 60), "a/2.jpg": (60, 90), "b/3.jpg": (80, 80), "b/4.jpg": (64, 48)}
 BOXES = {
@@ -116,8 +116,16 @@ def test_broken_maps_are_counted_by_kind(folders):
     (maps / "a/1.jpg.npy").unlink()
     (maps / "a/2.jpg.npy").unlink()
     save(maps, "b/4.jpg", -np.ones((4, 4)))
-    with pytest.raises(DataError, match="3 of 4.*\n  2 missing: a/1.jpg, a/2.jpg\n  1 outside .0, 1.: b/4.jpg"):
+    with pytest.raises(
+        DataError, match="3 of 4.*\n  2 missing: a/1.jpg, a/2.jpg\n  1 outside .0, 1.: b/4.jpg"
+    ) as caught:
         score_folder(maps, read_metadata(metadata))
+    assert check_folder(maps, read_metadata(metadata), threads=2) == str(caught.value)
+
+
+def test_a_whole_folder_has_nothing_to_complain_of(folders):
+    metadata, maps = folders
+    assert check_folder(maps, read_metadata(metadata)) == ""
 
 
 def test_a_pickled_map_is_not_run(folders):

@@ -160,7 +160,9 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
             value, spread = part["value"] * 100, part["spread"].fillna(0) * 100
             axis.errorbar(part["setting"], value, spread, color=COLOURS["ours"], marker="o", mfc="white", capsize=2)
             chosen = part[part["chosen"]]
-            axis.plot(chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], zorder=4, label="chosen here")
+            axis.plot(
+                chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], zorder=4, label="chosen here"
+            )
             axis.set(xlabel=symbol)
             best = part["paper"].iloc[0]
             if part["setting"].min() <= best <= part["setting"].max():

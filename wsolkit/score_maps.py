@@ -6,7 +6,7 @@ is the benchmark's (see `wsolkit.datasets.read_metadata`).
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ def score_folder(
     with ThreadPoolExecutor(threads) as pool:
         for ids in _chunks(metadata.image_ids):
             read = list(pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
-            for image_id, found in zip(ids, read, strict=True):
-                if isinstance(found, str):
-                    broken[found].append(image_id)
+            _sort_out(broken, ids, read)
             if broken:
                 continue  # nothing will be scored; only the list of broken maps is still to be completed
             for shape, numbers in _by_shape(read).items():
@@ -83,6 +81,21 @@ def score_folder(
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
     return {"n_images": len(metadata.image_ids)} | (boxes or pixels).compute()
+
+
+def check_folder(folder: Path, metadata: Metadata, threads: int = 1) -> str:
+    """What is wrong with the maps of a folder, in words; empty where all of them can be judged.
+
+    Args:
+        folder: where the maps are.
+        metadata: the split.
+        threads: maps read at once.
+    """
+    broken = defaultdict(list)
+    with ThreadPoolExecutor(threads) as pool:
+        for ids in _chunks(metadata.image_ids):
+            _sort_out(broken, ids, pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
+    return _complaint(broken, len(metadata.image_ids), folder) if broken else ""
 
 
 def write_maps(folder: Path, image_ids: Sequence[str], maps: Sequence[np.ndarray]) -> None:
@@ -169,6 +182,13 @@ def _read(path: Path) -> np.ndarray | str:
     if found.min() < 0 or found.max() > 1:
         return "outside [0, 1]"
     return found
+
+
+def _sort_out(broken: dict[str, list[str]], ids: Sequence[str], read: Iterable[np.ndarray | str]) -> None:
+    """Add what cannot be judged to the lists of broken maps, by what is wrong."""
+    for image_id, found in zip(ids, read, strict=True):
+        if isinstance(found, str):
+            broken[found].append(image_id)
 
 
 def _by_shape(maps: Sequence[np.ndarray]) -> Mapping[tuple[int, int, np.dtype], list[int]]:
