@@ -90,7 +90,12 @@ def test_the_paper_profile_takes_the_published_values():
     assert profile.recipe(source="released").nesterov
     images = profile.recipe(dataset="ImageNet-1K")
     assert (images.epochs, images.method_options["norm_mask"]) == (40, "target")
-    assert profile.recipe(dataset="OpenImages").epochs == 40
+    masks = profile.recipe(dataset="OpenImages")
+    assert (masks.epochs, masks.select_by) == (40, "pxap")
+    assert profile.recipe().snapshot_epochs == (20, 45, 70)
+    residual = profile.recipe(backbone="ResNet50")
+    assert (residual.backbone, residual.batch_size, residual.latter_part) == ("resnet50", 32, "last_layers")
+    assert profile.recipe(backbone="ResNet50", source="released").latter_part == "classifier"
 
 
 def test_unknown_profile():

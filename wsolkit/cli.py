@@ -25,16 +25,15 @@ ProfileName = Annotated[str | None, typer.Option("--profile", help="smoke, demo 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, a notebook's parameter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
+Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
+DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
+
 
 class Contours(StrEnum):
     """Which contours give boxes."""
 
     all = "all"
     largest = "largest"
-
-
-Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
-DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
 
 
 @app.callback()
@@ -56,7 +55,7 @@ def reproduce(
 
     Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
     """
-    from wsolkit import batch
+    from wsolkit import batch, gallery
 
     parameters = batch.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
@@ -67,6 +66,7 @@ def reproduce(
         outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     seconds = time.monotonic() - start
+    typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
     typer.echo(f"{len(outcomes) - len(failed)} done, {len(failed)} failed in {seconds:.0f} s" + _listed(failed))
     if failed:
         raise typer.Exit(1)
@@ -205,7 +205,7 @@ def _listed(names: list[str]) -> str:
 
 def _report(outcome: "Outcome") -> None:
     state = "failed" if outcome.failure else "done"
-    typer.echo(f"{state:6}  {outcome.notebook:20} {outcome.seconds:7.1f} s  {outcome.executed}")
+    typer.echo(f"{state:6}  {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
     if outcome.failure:
         typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
 

@@ -289,9 +289,9 @@ PROFILES = {
         summary="GPU days: the paper's own data sets, networks and hyperparameters.",
         seeds=(0, 1, 2),
         stands={
-            "CUB": Stand("cub", fine_grained=True),
+            "CUB": Stand("cub", fine_grained=True, training={"snapshot_epochs": (20, 45, 70)}),
             "ImageNet-1K": Stand("ilsvrc"),
-            "OpenImages": Stand("openimages"),
+            "OpenImages": Stand("openimages", training={"select_by": "pxap"}),
         },
         backbones={"VGG16": "vgg16", "ResNet50": "resnet50"},
         published_values=True,
