@@ -28,6 +28,9 @@ LARGE_SIMILARITY = 0.5
 SEEN = 0.1
 """Thresholds at which neither network localizes this share of images tell nothing about the order of two curves."""
 
+CHUNK = 256
+"""Score maps held in memory at once."""
+
 Experiment = tuple[tuple[str, Any], ...]
 """Keyword arguments of `wsolkit.study.Study.recipe`, as a key."""
 
@@ -206,7 +209,7 @@ def _rate(metric: str, map_kind: str = "cam") -> Callable[[Study, Run], np.ndarr
 
 
 def _pictures(statistic: Callable) -> Callable[[Study, Run], np.ndarray]:
-    return lambda study, run: statistic(run.model(), study.store.place.open(run.recipe, "test"))
+    return lambda study, run: statistic(run.model(device=study.device), study.store.place.open(run.recipe, "test"))
 
 
 def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable:
@@ -222,9 +225,12 @@ def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable:
 def _curve(delta: float) -> Callable[[Study, Run], np.ndarray]:
     def hits(study: Study, run: Run) -> np.ndarray:
         data = study.store.place.open(run.recipe, "test")
-        meter = BoxMeter((delta,), run.recipe.threshold_step)
-        scores = score_map(raw_maps(run.model(), data, range(len(data))), data.size).numpy()
-        return meter.update(scores, [data[i].boxes for i in range(len(data))]) >= delta
+        raw = raw_maps(run.model(device=study.device), data, range(len(data)))
+        meter, parts = BoxMeter((delta,), run.recipe.threshold_step, threads=study.jobs), []
+        for start in range(0, len(data), CHUNK):
+            boxes = [data[i].boxes for i in range(start, min(start + CHUNK, len(data)))]
+            parts.append(meter.update(score_map(raw[start : start + CHUNK], data.size), boxes) >= delta)
+        return np.concatenate(parts)
 
     return hits
 

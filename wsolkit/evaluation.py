@@ -167,22 +167,22 @@ def raw_maps(
     """Maps of some images as the network gives them, before any resizing and normalising.
 
     Args:
-        model: the classifier, on the CPU; left in evaluation mode.
+        model: the classifier, on any device; left in evaluation mode.
         data: images at the evaluation size.
         numbers: which images.
         map_kind: a name in :data:`MAP_KINDS`.
         batch_size: images a forward pass.
 
     Returns:
-        (N, H, W), of each image's true class.
+        (N, H, W) on the CPU, of each image's true class.
     """
     model.eval()
-    parts = []
+    parts, device = [], model.classifier.weight.device
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
-        features = model(normalise(data.images[chosen])).features
-        labels = torch.from_numpy(data.labels[chosen])
-        parts.append(MAP_KINDS[map_kind].compute(features, model.classifier.weight, labels))
+        features = model(normalise(data.images[chosen], device)).features
+        labels = torch.from_numpy(data.labels[chosen]).to(device)
+        parts.append(MAP_KINDS[map_kind].compute(features, model.classifier.weight, labels).cpu())
     return torch.cat(parts)
 
 
@@ -192,7 +192,7 @@ def localize(
     """Score maps and predicted boxes of some images, for looking at.
 
     Args:
-        model: the classifier, on the CPU.
+        model: the classifier, on any device.
         data: images at the evaluation size.
         numbers: which images.
         map_kind: a name in :data:`MAP_KINDS`.

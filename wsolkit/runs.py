@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from filelock import FileLock
 
 from wsolkit import checkpoints, models, training
 from wsolkit.errors import DataError, unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, evaluate
 from wsolkit.files import atomic_file, writable_folder
-from wsolkit.processes import worker_pool
+from wsolkit.processes import cores, worker_pool
 from wsolkit.progress import WATCH_VARIABLE, progress
 from wsolkit.recipes import Recipe
 from wsolkit.training import Place
@@ -53,11 +54,12 @@ class Run:
         """The evaluation of the selected weights on the test split."""
         return Evaluation(*(pd.read_csv(self.folder / f"test-{part}.csv") for part in REPORT))
 
-    def model(self, epoch: int | None = None) -> models.GapClassifier:
-        """The classifier in evaluation mode, on the CPU.
+    def model(self, epoch: int | None = None, device: torch.device | str = "cpu") -> models.GapClassifier:
+        """The classifier in evaluation mode.
 
         Args:
             epoch: one of the recipe's snapshot epochs; None means the selected weights.
+            device: where it goes.
 
         Raises:
             RecipeError: if the recipe keeps no snapshot of that epoch.
@@ -69,7 +71,7 @@ class Run:
         tensors, _ = checkpoints.load(path)
         model = models.build(self.recipe.backbone, len(tensors["classifier.bias"]))
         checkpoints.load_into(model, tensors, path)
-        return model.eval()
+        return model.eval().to(device)
 
 
 class RunStore:
@@ -179,14 +181,16 @@ class RunStore:
         model = training.train(recipe, folder, self.place, initial, should_stop)
         seconds = time.monotonic() - start
         test = self.place.open(recipe, "test")
+        device = self.place.torch_device()
         with training.cpu_threads(recipe.cpu_threads):
             report = evaluate(
                 model,
                 test,
                 recipe.threshold_step,
-                self.place.torch_device(),
+                device,
                 map_kinds=tuple(MAP_KINDS),
-                threads=recipe.cpu_threads,
+                # On a CPU the other cores train other runs.
+                threads=recipe.cpu_threads if device.type == "cpu" else cores(),
                 largest_of=("cam",),
             )
         for part in REPORT:

@@ -69,6 +69,11 @@ class Study:
     jobs: int
     plan_only: bool = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where networks are run."""
+        return self.store.place.torch_device()
+
     def recipe(self, **experiment: Any) -> Recipe:
         """The recipe of an experiment in the paper's words; see `wsolkit.profiles.Profile.recipe`."""
         return self.profile.recipe(**experiment)
