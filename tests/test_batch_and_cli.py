@@ -127,6 +127,28 @@ def test_a_plan_and_a_rehearsal_from_the_shell(home, wsolkit, tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+LACKS = """
+from wsolkit.study import open_study
+open_study("lacks", profile, seeds).train({"x": {"dataset": "OpenImages"}})
+"""
+
+
+def test_a_notebook_whose_data_set_the_profile_lacks_is_skipped(home, wsolkit):
+    write_notebook(home / "notebooks", "lacks", LACKS)
+    code, out, _ = wsolkit("reproduce", "lacks", "good", "--profile", "photos")
+    assert code == 0
+    assert "skipped lacks" in out
+    assert "Profile 'photos' has no OpenImages" in out
+    assert "1 done, 1 skipped, 0 failed" in out
+
+
+def test_no_notebooks_are_an_error(tmp_path, monkeypatch, wsolkit):
+    (tmp_path / "empty" / "notebooks").mkdir(parents=True)
+    monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "empty"))
+    code, _, errors = wsolkit("reproduce", "--profile", "smoke")
+    assert (code, "No notebook found" in errors) == (2, True)
+
+
 def test_the_batch_leaves_a_page(home, tmp_path):
     batch.reproduce(["good"], "smoke")
     assert "profile smoke" in (tmp_path / "figures" / "smoke" / "index.html").read_text()

@@ -45,6 +45,13 @@ def test_every_notebook_of_the_paper_profile_can_be_planned_without_data(name):
     assert planning.recipes_of(path, {"profile": "paper"})
 
 
+def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():
+    plan = planning.plan(["tableA1_openimages", "table1_cub_vgg16"], "photos")
+    assert list(plan.skipped) == ["tableA1_openimages"]
+    assert "Profile 'photos' has no OpenImages; smoke, demo, paper have" in plan.skipped["tableA1_openimages"]
+    assert {stem for stems in plan.notebooks.values() for stem in stems} == {"table1_cub_vgg16"}
+
+
 def test_published_sizes_count_in_a_plan():
     recipe = profiles.get("paper").recipe()
     assert planning.images_left(recipe) == round(70 * 5994 + (70 * 1000 + 5794) / 3)
@@ -84,6 +91,16 @@ def test_a_rehearsal_takes_real_pictures_where_they_are_and_reports_failures(mon
     assert "lambda_sim" in rehearsal.describe(second)
 
 
+def test_a_rehearsal_finds_damaged_data_and_a_selection_that_cannot_be_judged(tmp_path):
+    (tmp_path / "wnids.txt").write_text("")
+    damaged = tiny_recipe(dataset="tiny_imagenet", dataset_options={})
+    masks = tiny_recipe(dataset="openimages", dataset_options={})
+    (first,) = rehearsal.rehearse([damaged], Place(data_root=tmp_path, device="cpu"))
+    (second,) = rehearsal.rehearse([masks], Place(device="cpu"))
+    assert "DataError" in first.failure
+    assert "select_by = 'max_box_acc_v2' cannot be judged" in second.failure
+
+
 def test_generated_pictures_have_boxes_or_masks():
     plain, masked = (rehearsal.Generated("x", "test", 16, 5, 3, masks) for masks in (False, True))
     assert plain[1].boxes.tolist() == [[4, 4, 12, 12]]
@@ -113,6 +130,8 @@ def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
     assert "1 of 2" in page
     assert "wsolkit reproduce figA1_threshold --profile smoke" in page
     assert title_of(paths[0]) in page.replace("&#39;", "'")
+    (tmp_path / "table7_ablation_broken.csv").write_text("")
+    assert "table7_ablation_broken.csv cannot be shown" in write(tmp_path, "smoke", paths).read_text()
 
 
 def test_the_batch_begins_with_what_is_read_first():

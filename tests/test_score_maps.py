@@ -57,6 +57,8 @@ def plainly(maps: Path, step: float, contours: str) -> dict:
         ious.append(reference.best_ious(score, truth, thresholds, contours))
     shares = {delta: (np.array(ious) >= delta).mean(0) for delta in (0.3, 0.5, 0.7)}
     return {
+        "contours": contours,
+        "threshold_step": step,
         "n_images": len(IMAGES),
         "max_box_acc": {str(delta): share.max() for delta, share in shares.items()},
         "best_threshold": {str(delta): thresholds[share.argmax()] for delta, share in shares.items()},
@@ -173,6 +175,7 @@ def test_masks_give_pxap(tmp_path):
     scores = [np.load(maps / f"{name}.npy") for name in truth]
     expected = reference.pxap(scores, list(truth.values()), 0.001)
     assert json.loads((tmp_path / "out.json").read_text()) == {
+        "threshold_step": 0.001,
         "n_images": 2,
         "pxap": pytest.approx(expected, rel=1e-12),
     }

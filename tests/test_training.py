@@ -117,16 +117,13 @@ def test_snapshots_hold_the_weights_of_their_epochs(tiny, tmp_path, place):
     assert all((first[name] == tensor).all() for name, tensor in shorter.state_dict().items())
 
 
-def test_a_selection_that_the_annotation_does_not_allow_is_named(tiny, tmp_path, place, monkeypatch):
-    judged = training.evaluate
-
-    def with_masks_only(*given, **more):
-        result = judged(*given, **more)
-        return dataclasses.replace(result, rates=result.rates[result.rates["metric"].isin(["pxap", "top1_cls"])])
-
-    monkeypatch.setattr(training, "evaluate", with_masks_only)
-    with pytest.raises(TrainingError, match="'max_box_acc_v2' cannot be judged.*masks only.*pxap, top1_cls"):
+def test_a_selection_that_the_annotation_does_not_allow_is_refused_before_training(tiny, tmp_path, place, monkeypatch):
+    sample = place.open(tiny, "train-fullsup")[0]
+    masked = dataclasses.replace(sample, boxes=np.zeros((0, 4), np.int64))
+    monkeypatch.setattr(CachedDataset, "__getitem__", lambda self, index: masked)
+    with pytest.raises(TrainingError, match="'max_box_acc_v2' cannot be judged.*no boxes.*pxap, top1_cls, last"):
         run(tiny, tmp_path / "run", place)
+    assert not (tmp_path / "run" / training.HISTORY).exists()
 
 
 def test_pretraining_gives_everything_but_the_classifier(tiny, tmp_path, place):

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wsolkit import gallery, paths
-from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
+from wsolkit.errors import DataError, NotInProfileError, RecipeError, WsolkitError, unknown
 from wsolkit.files import writable_folder
 from wsolkit.plugins import explain
 from wsolkit.processes import worker_pool
@@ -48,12 +48,14 @@ class Outcome:
         executed: the executed notebook; where it failed, up to the failing cell.
         seconds: wall time.
         failure: the failing cell and its error, or None.
+        skipped: what the profile lacks for it, or None.
     """
 
     notebook: str
     executed: Path
     seconds: float
     failure: str | None = None
+    skipped: str | None = None
 
 
 FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)
@@ -65,11 +67,14 @@ def find(names: Sequence[str] = ()) -> list[Path]:
 
     Raises:
         RecipeError: for an unknown name.
+        WsolkitError: if there are no notebooks.
     """
     found = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"), key=_by_number)}
     ends = [name for name in (*FIRST, *LAST) if name in found]
     order = [*(n for n in ends if n in FIRST), *(n for n in found if n not in ends), *(n for n in ends if n in LAST)]
     known = {name: found[name] for name in order}
+    if not known:
+        raise WsolkitError(f"No notebook found in {paths.notebooks_root()}. Set WSOLKIT_HOME to the project's folder.")
     for name in names:
         if name not in known:
             raise unknown("notebook", name, known)
@@ -156,7 +161,8 @@ def reproduce(
         on_done: called with each outcome as it comes.
 
     Returns:
-        One outcome a notebook, in order; a failure does not keep the others from running.
+        One outcome a notebook, in order; a failure does not keep the others from running, and a notebook whose data
+        set the profile lacks is skipped.
 
     Raises:
         WsolkitError: if something is wrong before the first notebook runs.
@@ -226,7 +232,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mappin
     # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     start = time.monotonic()
-    failure = None
+    failure, skipped = None, None
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -238,7 +244,10 @@ def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mappin
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except papermill.PapermillExecutionError as error:
-        failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
+        if error.ename == NotInProfileError.__name__:
+            skipped = error.evalue
+        else:
+            failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that dies, a full disk: the other notebooks still run
         failure = f"the kernel: {type(error).__name__}: {error}"
-    return Outcome(notebook.stem, executed, time.monotonic() - start, failure)
+    return Outcome(notebook.stem, executed, time.monotonic() - start, failure, skipped)

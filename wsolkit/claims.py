@@ -22,9 +22,6 @@ from wsolkit.study import Study
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured"]
 
-LARGE_SIMILARITY = 0.5
-"""Similarity from which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a)."""
-
 SEEN = 0.1
 """Thresholds at which neither network localizes this share of images tell nothing about the order of two curves."""
 
@@ -90,19 +87,22 @@ class Claim:
                     raise unknown("quantity", quantity, QUANTITIES)
 
 
-def judge(effect: Effect | None, relation: str, margin: float) -> Verdict:
+def judge(effect: Effect | None, relation: str, margin: float, seeds: int) -> Verdict:
     """What an interval says of a statement.
 
     Args:
         effect: the measured difference, or None.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
+        seeds: how many the interval covers; one seed says nothing of the chance between trainings.
 
     Returns:
         ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does.
     """
     if effect is None:
         return "not measured"
+    if seeds < 2:
+        return "inconclusive"
     if relation == "within":
         inside = -margin <= effect.low and effect.high <= margin
         outside = effect.low > margin or effect.high < -margin
@@ -129,44 +129,48 @@ class Evidence:
         """
         self._study, self._runs, self._known = study, runs, {}
 
-    def values(self, experiment: Experiment, quantity: str, swept: bool) -> np.ndarray:
+    def values(self, experiment: Experiment, quantity: str, few: bool) -> np.ndarray:
         """A quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds."""
-        key = experiment, quantity, swept
+        key = experiment, quantity, few
         if key not in self._known:
-            measured = [QUANTITIES[quantity](self._study, run) for run in self._runs[experiment, swept]]
+            measured = [QUANTITIES[quantity](self._study, run) for run in self._runs[experiment, few]]
             self._known[key] = np.stack(measured)
         return self._known[key]
 
-    def effect(self, comparison: Comparison) -> Effect | None:
-        """The difference of a comparison, with its interval; for curves, at the threshold where it is least.
+    def seeds(self, comparison: Comparison) -> int:
+        """How many seeds a comparison has."""
+        return len(self._runs.get((comparison.ours, at_few_seeds(comparison)), ()))
+
+    def effects(self, comparison: Comparison) -> list[Effect]:
+        """The difference of a comparison, with its interval; of curves, one at each threshold that tells something.
 
         Returns:
-            None where an experiment of the comparison has no runs.
+            Nothing where an experiment of the comparison has no runs.
         """
-        swept = is_swept(comparison)
-        if not {(comparison.ours, swept), (comparison.baseline, swept)} <= set(self._runs):
-            return None
-        ours = self.values(comparison.ours, comparison.quantity, swept)
-        baseline = self.values(comparison.baseline, comparison.baseline_quantity or comparison.quantity, swept)
+        few = at_few_seeds(comparison)
+        if not {(comparison.ours, few), (comparison.baseline, few)} <= set(self._runs):
+            return []
+        ours = self.values(comparison.ours, comparison.quantity, few)
+        baseline = self.values(comparison.baseline, comparison.baseline_quantity or comparison.quantity, few)
         if ours.ndim == 2:
-            return paired_effect(ours, baseline)
+            return [paired_effect(ours, baseline)]
         seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
-        effects = [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen)]
-        return min(effects, key=lambda effect: effect.difference)
+        return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen)]
 
 
-def is_swept(comparison: Comparison) -> bool:
-    """Whether a comparison changes a hyperparameter, so that only the seeds of the sweeps are there."""
-    return any(name in sweeps.SWEEPS for name, _ in (*comparison.ours, *comparison.baseline))
+def at_few_seeds(comparison: Comparison) -> bool:
+    """Whether only the seeds of the sweeps are asked for: many settings are compared where little should change."""
+    changed = any(name in sweeps.SWEEPS for name, _ in (*comparison.ours, *comparison.baseline))
+    return changed and comparison.relation == "within"
 
 
 def wanted(claims: Sequence[Claim]) -> dict[bool, dict[Experiment, dict[str, Any]]]:
-    """The experiments behind claims, for `wsolkit.study.Study.train`: at all seeds, and at those of the sweeps."""
+    """The experiments behind claims, for `wsolkit.study.Study.train_at`: at all seeds, and at those of the sweeps."""
     found = {False: {}, True: {}}
     for claim in claims:
         for comparison in claim.comparisons:
             for each in (comparison.ours, comparison.baseline):
-                found[is_swept(comparison)][each] = dict(each)
+                found[at_few_seeds(comparison)][each] = dict(each)
     return found
 
 
@@ -174,19 +178,26 @@ def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     """Every comparison of every claim, measured.
 
     Returns:
-        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, part_verdict, verdict``;
-        the last is that of the whole claim.
+        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, seeds, part_verdict,
+        verdict``; the last is that of the whole claim. Of curves, the threshold is shown where the interval is lowest.
     """
     rows = []
     for claim in claims:
-        effects = [evidence.effect(comparison) for comparison in claim.comparisons]
-        verdicts = [judge(e, c.relation, c.margin) for e, c in zip(effects, claim.comparisons, strict=True)]
-        for comparison, effect, verdict in zip(claim.comparisons, effects, verdicts, strict=True):
+        found = [_part(comparison, evidence) for comparison in claim.comparisons]
+        verdicts = [verdict for _, verdict in found]
+        for comparison, (effect, verdict) in zip(claim.comparisons, found, strict=True):
             said = {"claim": claim.name, "where": claim.where, "text": claim.text, "part": describe(comparison)}
             asked = {"quantity": comparison.quantity, "relation": comparison.relation, "margin": comparison.margin}
             measured = {name: getattr(effect, name, np.nan) for name in ("difference", "low", "high")}
+            measured["seeds"] = evidence.seeds(comparison)
             rows.append(said | asked | measured | {"part_verdict": verdict, "verdict": together(verdicts)})
     return pd.DataFrame(rows)
+
+
+def _part(comparison: Comparison, evidence: Evidence) -> tuple[Effect | None, Verdict]:
+    effects, seeds = evidence.effects(comparison), evidence.seeds(comparison)
+    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in effects or [None]]
+    return min(effects, key=lambda effect: effect.low, default=None), together(verdicts)
 
 
 def describe(comparison: Comparison) -> str:
@@ -222,17 +233,16 @@ def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable:
     return statistic
 
 
-def _curve(delta: float) -> Callable[[Study, Run], np.ndarray]:
-    def hits(study: Study, run: Run) -> np.ndarray:
-        data = study.store.place.open(run.recipe, "test")
-        raw = raw_maps(run.model(device=study.device), data, range(len(data)))
-        meter, parts = BoxMeter((delta,), run.recipe.threshold_step, threads=study.jobs), []
-        for start in range(0, len(data), CHUNK):
-            boxes = [data[i].boxes for i in range(start, min(start + CHUNK, len(data)))]
-            parts.append(meter.update(score_map(raw[start : start + CHUNK], data.size), boxes) >= delta)
-        return np.concatenate(parts)
-
-    return hits
+def _curves(study: Study, run: Run) -> np.ndarray:
+    """Whether each image is localized at each score-map threshold and IoU threshold: (N, T)."""
+    data = study.store.place.open(run.recipe, "test")
+    raw = raw_maps(run.model(device=study.device), data, range(len(data)))
+    meter, parts = BoxMeter(IOU_THRESHOLDS, run.recipe.threshold_step, threads=study.jobs), []
+    for start in range(0, len(data), CHUNK):
+        boxes = [data[i].boxes for i in range(start, min(start + CHUNK, len(data)))]
+        ious = meter.update(score_map(raw[start : start + CHUNK], data.size), boxes)
+        parts.append(np.concatenate([ious >= delta for delta in IOU_THRESHOLDS], axis=1))
+    return np.concatenate(parts)
 
 
 QUANTITIES: Mapping[str, Callable[[Study, Run], np.ndarray]] = {
@@ -242,10 +252,10 @@ QUANTITIES: Mapping[str, Callable[[Study, Run], np.ndarray]] = {
     "gt_known_loc of S": _rate("gt_known_loc", "similarity"),
     "pxap": lambda study, run: np.array([run.report().rate("pxap")]),
     "share of negative S in boxes": _pictures(_share(lambda cells: cells < 0)),
-    "share of large S in boxes": _pictures(_share(lambda cells: cells > LARGE_SIMILARITY)),
+    "share of large S in boxes": _pictures(_share(lambda cells: cells > distributions.LARGE_SIMILARITY)),
     "mean normalised F": _pictures(lambda model, data: distributions.normalised_norms(model, data).mean((1, 2))),
     "largest F": _pictures(distributions.largest_norms),
-    **{f"box accuracy at IoU {delta}, every threshold": _curve(delta) for delta in IOU_THRESHOLDS},
+    "box accuracy at every threshold": _curves,
 }
 """What can be compared: from a study and a run, a value for each image (N,), or image and threshold (N, T)."""
 
@@ -266,9 +276,10 @@ def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
 def _measured(part: pd.Series, parts: int) -> str:
     more = f" (1 of {parts} parts)" if parts > 1 else ""
     if np.isnan(part["difference"]):
-        return f"{part['part']}: no runs{more}"
+        return f"{part['part']}: not measured{more}"
     limit = "" if not part["margin"] else f", asked {'within ±' if part['relation'] == 'within' else 'above '}"
     scale, unit = (1, "") if part["quantity"] == "largest F" else (100, " points")
     asked = limit and f"{limit}{part['margin'] * scale:g}{unit}"
     low, high = part["low"] * scale, part["high"] * scale
-    return f"{part['part']}: {part['difference'] * scale:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{more}"
+    alone = ", one seed" if part["seeds"] == 1 else ""
+    return f"{part['part']}: {part['difference'] * scale:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{alone}{more}"

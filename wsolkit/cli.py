@@ -65,9 +65,12 @@ def reproduce(
     with _interruptible():
         outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
+    skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
     seconds = time.monotonic() - start
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
-    typer.echo(f"{len(outcomes) - len(failed)} done, {len(failed)} failed in {seconds:.0f} s" + _listed(failed))
+    done = len(outcomes) - len(failed) - len(skipped)
+    left = f", {len(skipped)} skipped" if skipped else ""
+    typer.echo(f"{done} done{left}, {len(failed)} failed in {seconds:.0f} s" + _listed(failed))
     if failed:
         raise typer.Exit(1)
 
@@ -78,7 +81,6 @@ def plan(
     profile: ProfileName = None,
     settings: Settings = None,
     images_per_second: Annotated[float, typer.Option(min=0.01, help="Training speed to estimate the time with.")] = 250,
-    data_root: DataRoot = None,
 ) -> None:
     """List the unique runs behind notebooks: what is done, what is missing, how long it may take.
 
@@ -89,8 +91,9 @@ def plan(
     from wsolkit.training import Place
 
     wanted = planning.plan(names or [], profile, batch.parse_settings(settings or []))
-    table = wanted.table(RunStore(paths.runs_root(), Place(data_root=data_root)))
-    typer.echo(planning.describe(table, images_per_second))
+    typer.echo(planning.describe(wanted.table(RunStore(paths.runs_root(), Place())), images_per_second))
+    for name, why in wanted.skipped.items():
+        typer.echo(f"{name} is left out: {why}")
 
 
 @app.command()
@@ -204,8 +207,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _report(outcome: "Outcome") -> None:
-    state = "failed" if outcome.failure else "done"
-    typer.echo(f"{state:6}  {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
+    state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
+    typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
+    if outcome.skipped:
+        typer.echo(f"         {outcome.skipped}")
     if outcome.failure:
         typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
 

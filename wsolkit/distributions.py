@@ -11,6 +11,9 @@ from wsolkit.datasets import CachedDataset
 from wsolkit.evaluation import raw_maps
 from wsolkit.models import GapClassifier
 
+LARGE_SIMILARITY = 0.5
+"""Similarity from which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a)."""
+
 
 def cells_in_boxes(boxes: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarray:
     """Cells of a feature map whose centre lies in some box.

@@ -134,6 +134,8 @@ def _receive(archive: Archive, part: Path) -> None:
                 begin = file.tell()
                 for block in progress(blocks, archive.name, total, "MiB"):
                     file.write(block)
+                    if archive.bytes is not None and file.tell() > archive.bytes:
+                        raise DataError(f"{archive.url} sends more than the {archive.bytes} bytes that it should have.")
                 received = file.tell() - begin
     except HTTPError as error:
         if error.code == 416 and have:

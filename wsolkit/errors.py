@@ -24,6 +24,10 @@ class TrainingError(WsolkitError):
     """A training run that cannot go on."""
 
 
+class NotInProfileError(RecipeError):
+    """An experiment whose data set or backbone has no stand-in in the chosen profile, though another profile has."""
+
+
 def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:
     """The error for a name outside a fixed set: what was received, the nearest known name, all known names.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -85,16 +86,22 @@ def section(folder: Path, notebook: Path) -> Section:
 
 
 def title_of(notebook: Path) -> str:
-    """The first heading of a notebook."""
+    """The first heading of a notebook; its name where it has none or cannot be read."""
     import nbformat
 
-    cells = nbformat.read(notebook, as_version=4).cells
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (ValueError, OSError, nbformat.reader.NotJSONError):
+        return notebook.stem
     lines = (line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), notebook.stem)
 
 
 def _as_html(path: Path) -> str:
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        return f"<p>{escape(path.name)} cannot be shown: {escape(str(error))}</p>"
     if len(table) > FEW:
         return ""
     return table.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format, justify="right")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from wsolkit.boxes import pairwise_iou
 from wsolkit.datasets import CachedDataset
 from wsolkit.evaluation import localize
 from wsolkit.metrics import GT_KNOWN_IOU
@@ -61,17 +62,23 @@ def predicted(run: Run, data: CachedDataset, numbers: Sequence[int]) -> list[np.
 
 
 def iou_rows(
-    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], boxes: Mapping[str, Sequence[np.ndarray]]
 ) -> pd.DataFrame:
-    """Tidy rows of what the pictures show: the best IoU of any contour's box, by run, map and image."""
+    """Tidy rows of what the pictures show: the best IoU of each drawn box with a true one.
+
+    Args:
+        runs: finished runs by name.
+        data: the images.
+        numbers: which of them.
+        boxes: drawn boxes by a name that begins with the run's, one array an image.
+    """
     parts = []
     for name, run in runs.items():
-        images = run.report().images
-        for printed, kind in kinds.items():
-            chosen = images[images["map"] == kind].iloc[list(numbers)]
-            rows = {"row": f"{name} {printed}", "metric": "iou", "value": chosen[f"iou_{GT_KNOWN_IOU}"], "count": 1}
-            known = {"seed": run.recipe.seed, "recipe": run.recipe.key, "image_id": chosen["image_id"]}
-            parts.append(pd.DataFrame(rows | known))
+        for column in (column for column in boxes if column.split(" ")[0] == name):
+            shown = zip(numbers, boxes[column], strict=True)
+            rows = [(data[i].image_id, pairwise_iou(box, data[i].boxes).max()) for i, box in shown]
+            frame = pd.DataFrame(rows, columns=["image_id", "value"])
+            parts.append(frame.assign(row=column, metric="iou", count=1, **run.made()))
     return concatenate(parts)
 
 

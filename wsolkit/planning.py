@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from wsolkit import batch, datasets
+from wsolkit.errors import NotInProfileError
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
 from wsolkit.study import PLAN_VARIABLE, Planned
@@ -26,10 +27,12 @@ class Plan:
     Attributes:
         recipes: each once, those that others are pretrained by before those.
         notebooks: by recipe, the notebooks that want it.
+        skipped: by notebook, what the profile lacks for it.
     """
 
     recipes: tuple[Recipe, ...]
     notebooks: Mapping[Recipe, tuple[str, ...]]
+    skipped: Mapping[str, str]
 
     def table(self, store: RunStore) -> pd.DataFrame:
         """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images``.
@@ -61,13 +64,19 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     """
     given = batch.complete(parameters or {}, profile)
     wanted: dict[Recipe, list[str]] = {}
+    skipped = {}
     for notebook in batch.find(names):
         batch.check_parameters(notebook, given)
-        for recipe in dict.fromkeys(recipes_of(notebook, given)):
+        try:
+            recipes = recipes_of(notebook, given)
+        except NotInProfileError as error:
+            skipped[notebook.stem] = str(error)
+            continue
+        for recipe in dict.fromkeys(recipes):
             for each in _with_pretraining(recipe):
                 wanted.setdefault(each, []).append(notebook.stem)
     order = sorted(wanted, key=lambda recipe: isinstance(recipe.pretrained, Recipe))
-    return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()})
+    return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()}, skipped)
 
 
 def describe(table: pd.DataFrame, images_per_second: float) -> str:

@@ -146,8 +146,8 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
     """One panel a hyperparameter: GT-known Loc against its setting. The chosen one is filled, the paper's a line.
 
     Args:
-        points: columns ``option, setting, value`` (a fraction), ``spread`` (sample deviation, or NaN), ``chosen``
-            (whether this is the setting of the other tables) and ``paper`` (the setting that the paper found best).
+        points: one row a run: ``option, setting, value`` (a fraction), ``chosen`` (whether this is the setting of the
+            other tables) and ``paper`` (the setting that the paper found best).
         symbols: printed symbol by option, in the order of the panels.
         columns: panels side by side at most.
     """
@@ -156,13 +156,13 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
         figure = Figure(figsize=(2.3 * columns, 2.2 * rows + 0.2))
         axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
         for axis, (option, symbol) in zip(axes, symbols.items(), strict=False):
-            part = points[points["option"] == option].sort_values("setting")
-            value, spread = part["value"] * 100, part["spread"].fillna(0) * 100
+            every = points[points["option"] == option].groupby("setting")
+            part = every[["chosen", "paper"]].first().reset_index()
+            value, spread = (every["value"].agg(what).fillna(0).to_numpy() * 100 for what in ("mean", "std"))
             axis.errorbar(part["setting"], value, spread, color=COLOURS["ours"], marker="o", mfc="white", capsize=2)
-            chosen = part[part["chosen"]]
-            axis.plot(
-                chosen["setting"], chosen["value"] * 100, "o", color=COLOURS["ours"], zorder=4, label="chosen here"
-            )
+            chosen = part["chosen"].to_numpy(bool)
+            at = {"color": COLOURS["ours"], "zorder": 4, "label": "chosen here"}
+            axis.plot(part["setting"][chosen], value[chosen], "o", **at)
             axis.set(xlabel=symbol)
             best = part["paper"].iloc[0]
             if part["setting"].min() <= best <= part["setting"].max():

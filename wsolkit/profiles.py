@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wsolkit import methods, published
-from wsolkit.errors import RecipeError, unknown
+from wsolkit.errors import NotInProfileError, RecipeError, unknown
 from wsolkit.recipes import Recipe, make_recipe
 
 LOSSES = ("drop", "sim", "norm")
@@ -90,9 +90,11 @@ class Profile:
 
         Raises:
             RecipeError: for an unknown name, or a value out of range.
+            NotInProfileError: for a data set or backbone that only other profiles have.
         """
-        stand = _lookup("data set of the paper", dataset, self.stands)
-        name = _lookup("backbone of the paper", backbone, self.backbones)
+        self._require("data set of the paper", dataset, self.stands, "stands")
+        self._require("backbone of the paper", backbone, self.backbones, "backbones")
+        stand, name = self.stands[dataset], self.backbones[backbone]
         values = dict(self.training) | dict(self.bridging)
         if self.published_values:
             values |= published.hyperparameters(_published_name(dataset), backbone, source)
@@ -111,6 +113,12 @@ class Profile:
             **_method(losses, values, stand.fine_grained, options),
             **fields,
         )
+
+    def _require(self, kind: str, name: str, here: Mapping[str, Any], attribute: str) -> None:
+        elsewhere = [profile.name for profile in PROFILES.values() if name in getattr(profile, attribute)]
+        if name not in here and elsewhere:
+            raise NotInProfileError(f"Profile {self.name!r} has no {name}; {', '.join(elsewhere)} have.")
+        _lookup(kind, name, here)
 
     def _pretraining(self, backbone: str) -> Recipe | str:
         return "imagenet" if self.pretraining is None else make_recipe(backbone=backbone, **self.pretraining)
@@ -270,7 +278,7 @@ PROFILES = {
     ),
     "photos": Profile(
         name="photos",
-        summary="an hour on a laptop: real photographs (Tiny ImageNet) in the place of both data sets.",
+        summary="two hours on a laptop: real photographs (Tiny ImageNet) in the place of both data sets.",
         seeds=(0, 1, 2),
         stands={"CUB": _PHOTOS, "ImageNet-1K": _PHOTOS},
         backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},

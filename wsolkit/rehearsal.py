@@ -11,11 +11,11 @@ import torch
 from wsolkit import datasets, models
 from wsolkit.batches import METHOD, epoch_generator, training_batches
 from wsolkit.datasets import CachedDataset, Sample, WsolDataset
-from wsolkit.errors import DataError, WsolkitError
+from wsolkit.errors import WsolkitError
 from wsolkit.evaluation import MAP_KINDS, evaluate
 from wsolkit.progress import progress
 from wsolkit.recipes import Recipe
-from wsolkit.training import Place, make_optimizer, optimise
+from wsolkit.training import Place, make_optimizer, optimise, require_selectable
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,17 @@ def rehearse(recipes: Sequence[Recipe], place: Place, batch_size: int | None = 2
 
 
 def _pictures(recipe: Recipe, split: str, size: int, count: int, place: Place) -> tuple[CachedDataset, str]:
-    try:
-        source = place.source(recipe, split)
-        return CachedDataset(Few(source, count)), "real"
-    except DataError:
+    if _is_absent(recipe.dataset, place):
         classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
         return CachedDataset(Generated(recipe.dataset, split, size, classes, count, masks)), "generated"
+    return CachedDataset(Few(place.source(recipe, split), count)), "real"
+
+
+def _is_absent(dataset: str, place: Place) -> bool:
+    """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
+    if not datasets.is_published(dataset):
+        return False
+    return place.data_root is None or all(part.state == "missing" for part in datasets.check(dataset, place.data_root))
 
 
 def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDataset, device: torch.device) -> None:
@@ -127,6 +132,7 @@ def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDatas
     _, total = optimise(recipe, model, optimizer, images, labels, False, randomness)
     if not torch.isfinite(total):
         raise ArithmeticError(f"the loss of the first step is {total.item()}")
+    require_selectable(recipe, test)
     evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
 
 

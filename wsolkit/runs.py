@@ -46,6 +46,12 @@ class Run:
         """How the run came about: versions, commit, device, data, seconds and epochs of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
+    def made(self) -> dict[str, str | int]:
+        """What a table's row says of the run behind its number: ``seed, recipe, version, commit``."""
+        made = self.info()
+        known = {"version": made["wsolkit"], "commit": made["commit"]}
+        return {"seed": self.recipe.seed, "recipe": self.recipe.key, **known}
+
     def history(self) -> pd.DataFrame:
         """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
         return pd.read_csv(self.folder / training.HISTORY)

@@ -20,7 +20,7 @@ from wsolkit.files import atomic_file, writable_folder
 from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
 from wsolkit.progress import progress
 
-JSON_KEYS = ("n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")
+JSON_KEYS = ("contours", "threshold_step", "n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")
 """What of a result goes into a JSON file."""
 
 CHUNK = 128
@@ -50,8 +50,9 @@ def score_folder(
         threads: maps read and judged at once; the result does not depend on it.
 
     Returns:
-        ``n_images`` and, with boxes, ``max_box_acc`` and ``best_threshold`` by IoU threshold, ``max_box_acc_v2`` and
-        ``curve`` (thresholds x IoU thresholds); with masks ``pxap``, ``precision`` and ``recall``. Fractions.
+        ``n_images``, ``threshold_step`` and, with boxes, ``contours``, ``max_box_acc`` and ``best_threshold`` by IoU
+        threshold, their mean ``max_box_acc_v2`` (a name that the literature uses for all contours) and ``curve``
+        (thresholds x IoU thresholds); with masks ``pxap``, ``precision`` and ``recall``. Fractions.
 
     Raises:
         DataError: naming and counting the maps that are missing, unreadable, not two-dimensional, not of a float type,
@@ -80,7 +81,9 @@ def score_folder(
                     pixels.update(maps, np.stack(list(masks)))
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
-    return {"n_images": len(metadata.image_ids)} | (boxes or pixels).compute()
+    asked = {"contours": contours} if boxes else {}
+    counted = {"threshold_step": threshold_step, "n_images": len(metadata.image_ids)}
+    return asked | counted | (boxes or pixels).compute()
 
 
 def check_folder(folder: Path, metadata: Metadata, threads: int = 1) -> str:

@@ -120,9 +120,15 @@ class Study:
         return {key: [found[recipe] for recipe in group] for key, group in wanted.items()}
 
     def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
-        """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty."""
+        """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty.
+
+        Version and commit are those that trained the run; of numbers that no single run has, those that drew them up.
+        """
         here = {"version": wsolkit.__version__, "commit": training.commit()}
-        full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])]).fillna(here)
+        full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])])
+        alone = full["version"].isna()
+        full = full.astype(dict.fromkeys(here, object))
+        full.loc[alone, list(here)] = list(here.values())
         ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
         return self.save_table(ordered.set_index(TIDY[0]), part)
 

@@ -69,7 +69,7 @@ def experiments(study: Study, dataset: str, backbone: str) -> dict[Setting, dict
 
 
 def points(study: Study, runs: Mapping[Setting, Sequence[Run]], dataset: str, backbone: str) -> pd.DataFrame:
-    """GT-known Loc of every setting.
+    """GT-known Loc of every run of a sweep.
 
     Args:
         study: the notebook's study.
@@ -78,15 +78,15 @@ def points(study: Study, runs: Mapping[Setting, Sequence[Run]], dataset: str, ba
         backbone: the paper's name of the backbone.
 
     Returns:
-        Columns ``option, setting, value, spread, seeds, chosen, paper``; see `wsolkit.plots.sensitivity`.
+        One row a run: ``option, setting, value, chosen, paper, seed, recipe, version, commit``; see
+        `wsolkit.plots.sensitivity`.
     """
     best = study.recipe(dataset=dataset, backbone=backbone).method_options
     paper = published.hyperparameters(dataset, backbone)
     rows = []
     for (option, setting), group in runs.items():
-        rates = pd.Series([run.report().rate("gt_known_loc") for run in group])
-        row = {"option": option, "setting": setting, "value": rates.mean(), "spread": rates.std(), "seeds": len(rates)}
-        rows.append(row | {"chosen": setting == best[option], "paper": paper[option]})
+        known = {"option": option, "setting": setting, "chosen": setting == best[option], "paper": paper[option]}
+        rows += [known | {"value": run.report().rate("gt_known_loc"), **run.made()} for run in group]
     return pd.DataFrame(rows)
 
 

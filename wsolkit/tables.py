@@ -53,9 +53,7 @@ def run_rows(
     values = [report.rate(metric, map_kind) for metric in metrics]
     count = (report.images["map"] == map_kind).sum()
     rows = {"table": table, "row": row, "metric": list(metrics), "value": values, "count": count}
-    made = run.info()
-    known = {"seed": run.recipe.seed, "recipe": run.recipe.key, "version": made["wsolkit"], "commit": made["commit"]}
-    return pd.DataFrame(rows).assign(**known, dataset=dataset, backbone=backbone)
+    return pd.DataFrame(rows).assign(**run.made(), dataset=dataset, backbone=backbone)
 
 
 def fixed_box_rows(

@@ -113,6 +113,7 @@ def train(
     device = place.torch_device()
     with cpu_threads(recipe.cpu_threads):
         data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
+        require_selectable(recipe, held_out)
         model = _initial_model(recipe, len(data.classes), initial).to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(recipe, model)
         history = _resume(folder, model, optimizer)
@@ -185,6 +186,22 @@ def require(recipe: Recipe, place: Place) -> None:
     place.torch_device()
     if recipe.pretrained == "imagenet":
         models.imagenet_weights_file(models.build(recipe.backbone, 1))
+
+
+def require_selectable(recipe: Recipe, held_out: CachedDataset) -> None:
+    """Make sure that the annotation of a split lets the recipe's epochs be judged.
+
+    Raises:
+        TrainingError: naming the selections that it allows.
+    """
+    sample = held_out[0]
+    has = {"max_box_acc_v2": len(sample.boxes) > 0, "pxap": sample.mask is not None}
+    if not has.get(recipe.select_by, True):
+        possible = [name for name, there in has.items() if there] + ["top1_cls", "last"]
+        raise TrainingError(
+            f"select_by = {recipe.select_by!r} cannot be judged: {recipe.dataset} has no "
+            f"{'boxes' if recipe.select_by == 'max_box_acc_v2' else 'masks'}. Choose one of {', '.join(possible)}."
+        )
 
 
 @contextmanager
@@ -292,11 +309,6 @@ def _held_out_rates(
         ) from error
     wanted = ("max_box_acc_v2", "gt_known_loc", "pxap", "top1_cls")
     found = set(result.rates["metric"])
-    if recipe.select_by in wanted and recipe.select_by not in found:
-        raise TrainingError(
-            f"select_by = {recipe.select_by!r} cannot be judged: {recipe.dataset} has "
-            f"{'masks' if 'pxap' in found else 'boxes'} only. Choose one of {', '.join(sorted(found & set(wanted)))}."
-        )
     return {f"fullsup_{metric}": result.rate(metric) for metric in wanted if metric in found}
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "describe",
     "names",
     "has_masks",
+    "is_published",
     "open_dataset",
     "published_classes",
     "published_sizes",
@@ -88,6 +89,15 @@ def check(name: str, data_root: str | Path) -> tuple[Part, ...]:
     """
     module = plugins.load(__name__, "dataset", name)
     return module.parts(Path(data_root).expanduser()) if hasattr(module, "parts") else ()
+
+
+def is_published(name: str) -> bool:
+    """Whether a data set is to be had from its publisher, so that it may be absent; else it is drawn.
+
+    Raises:
+        RecipeError: for an unknown data set.
+    """
+    return hasattr(plugins.load(__name__, "dataset", name), "parts")
 
 
 def published_sizes(name: str) -> Mapping[str, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ def _read_through(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
     with FileLock(writable_folder(folder) / f"{target.name}.lock"):
         if not target.exists():
             with atomic_folder(target) as partial:
+                _require_room(source, folder)
                 arrays = _read_all(source, partial / "images.npy")
                 arrays.pop("images").flush()
                 for name, array in arrays.items():
@@ -132,3 +134,13 @@ def _read_through(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
         return {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in CACHED}
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is made anew.") from error
+
+
+def _require_room(source: WsolDataset, folder: Path) -> None:
+    """Ask for the disk space first: a full disk ends a process that writes through memory without a word."""
+    needed, free = 3 * len(source) * source.size**2, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"The decoded images of {source.name} {source.split} take {needed / 1e9:.1f} GB, and {folder} has "
+            f"{free / 1e9:.1f} GB left. Set WSOLKIT_CACHE to a folder with more room."
+        )
