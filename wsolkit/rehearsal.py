@@ -120,7 +120,13 @@ def _is_absent(dataset: str, place: Place) -> bool:
     """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
     if not datasets.is_published(dataset):
         return False
-    return place.data_root is None or all(part.state == "missing" for part in datasets.check(dataset, place.data_root))
+    if place.data_root is None:
+        return True
+    return not any(part.found or _has_content(part.path) for part in datasets.check(dataset, place.data_root))
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDataset, device: torch.device) -> None:
