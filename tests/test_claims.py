@@ -83,7 +83,7 @@ def test_a_true_statement_is_reproduced_and_a_false_one_is_not():
     html = tables.verdicts(board.set_index("claim"), "claims").to_html()
     assert "✗ not reproduced" in html
     texts = [text.get_text() for text in plots.verdict_bars(board, "smoke").axes[0].texts]
-    assert texts == ["1 reproduced", "2 not reproduced", "1 not measured"]
+    assert texts == ["1\nreproduced", "2\nnot reproduced", "1\nnot measured"]
 
 
 def test_of_curves_the_threshold_with_the_least_advantage_decides():

@@ -179,7 +179,7 @@ def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
 
     Returns:
         Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, seeds, part_verdict,
-        verdict``; the last is that of the whole claim. Of curves, the threshold is shown where the interval is lowest.
+        verdict``; the last is that of the whole claim. Of curves, a threshold that decided is shown.
     """
     rows = []
     for claim in claims:
@@ -197,7 +197,9 @@ def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
 def _part(comparison: Comparison, evidence: Evidence) -> tuple[Effect | None, Verdict]:
     effects, seeds = evidence.effects(comparison), evidence.seeds(comparison)
     verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in effects or [None]]
-    return min(effects, key=lambda effect: effect.low, default=None), together(verdicts)
+    overall = together(verdicts)
+    decisive = [effect for effect, verdict in zip(effects, verdicts, strict=False) if verdict == overall]
+    return min(decisive, key=lambda effect: effect.low, default=None), overall
 
 
 def describe(comparison: Comparison) -> str:

@@ -191,7 +191,7 @@ def verdict_bars(board: pd.DataFrame, profile: str) -> Figure:
             count = int(counts.get(verdict, 0))
             if count:
                 axis.barh(0, count, left=left, color=colour)
-                axis.text(left + count / 2, 0, f"{count} {verdict}", ha="center", va="center", fontsize=8)
+                axis.text(left + count / 2, 0, f"{count}\n{verdict}", ha="center", va="center", fontsize=8)
             left += count
         axis.set(title=f"{left} claims of the paper, profile {profile}", yticks=[], xticks=[], xlim=(0, left))
         axis.spines[:].set_visible(False)
