@@ -155,7 +155,8 @@ class Evidence:
         if ours.ndim == 2:
             return [paired_effect(ours, baseline)]
         seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
-        return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen)]
+        differ = (ours != baseline).any((0, 1))  # at threshold 0, say, any map's box is the whole image
+        return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen & differ)]
 
 
 def at_few_seeds(comparison: Comparison) -> bool:
