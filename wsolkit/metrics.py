@@ -242,8 +242,8 @@ def _checked_maps(score_maps: np.ndarray | Tensor) -> np.ndarray:
     maps = np.asarray(score_maps)
     if maps.ndim != 3 or maps.dtype.kind != "f" or 0 in maps.shape[1:]:
         raise ValueError(f"Expected float score maps of shape (N, H, W), received {maps.dtype} {maps.shape}.")
-    # Written so that a NaN, which fails every comparison, is refused too.
-    good = ((maps >= 0) & (maps <= 1)).all((1, 2))
+    # A NaN becomes both minimum and maximum of its map, and fails every comparison.
+    good = (maps.min((1, 2)) >= 0) & (maps.max((1, 2)) <= 1)
     if not good.all():
         bad = np.flatnonzero(~good)
         raise ValueError(f"Scores of {len(bad)} of {len(maps)} maps are NaN or outside [0, 1] (first: map {bad[0]}).")
