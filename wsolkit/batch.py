@@ -69,10 +69,7 @@ def find(names: Sequence[str] = ()) -> list[Path]:
         RecipeError: for an unknown name.
         WsolkitError: if there are no notebooks.
     """
-    found = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"), key=_by_number)}
-    ends = [name for name in (*FIRST, *LAST) if name in found]
-    order = [*(n for n in ends if n in FIRST), *(n for n in found if n not in ends), *(n for n in ends if n in LAST)]
-    known = {name: found[name] for name in order}
+    known = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"), key=_order)}
     if not known:
         raise WsolkitError(f"No notebook found in {paths.notebooks_root()}. Set WSOLKIT_HOME to the project's folder.")
     for name in names:
@@ -81,9 +78,12 @@ def find(names: Sequence[str] = ()) -> list[Path]:
     return [known[name] for name in names or known]
 
 
-def _by_number(path: Path) -> tuple[bool, str]:
-    """Tables before figures."""
-    return not path.stem.startswith("table"), path.stem
+def _order(path: Path) -> tuple[int, str]:
+    """What is read first, then tables, then figures, then what needs the rest."""
+    name = path.stem
+    if name in FIRST:
+        return FIRST.index(name) - len(FIRST), name
+    return 2 if name in LAST else 0 if name.startswith("table") else 1, name
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

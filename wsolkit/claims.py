@@ -5,7 +5,7 @@ paired over seeds and images). A quantity has one value for each seed and image,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +73,7 @@ class Claim:
     name: str
     where: str
     text: str
-    comparisons: tuple[Comparison, ...] = field(default_factory=tuple)
+    comparisons: tuple[Comparison, ...] = ()
 
     def __post_init__(self):
         """Check the names of the quantities.

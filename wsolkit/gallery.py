@@ -1,7 +1,7 @@
 """One page for a profile: every table and figure that there is, with the paper's numbers beside."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Section:
     title: str
     figures: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
-    files: tuple[str, ...] = field(default=())
+    files: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:

@@ -11,6 +11,7 @@ from wsolkit.evaluation import localize
 from wsolkit.metrics import GT_KNOWN_IOU
 from wsolkit.models import GapClassifier
 from wsolkit.runs import Run
+from wsolkit.tables import concatenate
 
 
 def maps_of(
@@ -50,9 +51,10 @@ def maps_and_boxes(
     """
     maps, boxes = {}, {}
     for name, run in runs.items():
+        model = run.model()
         for printed, kind in kinds.items():
             column = f"{name} {printed}"
-            maps[column], boxes[column] = localize(run.model(), data, numbers, kind, _best_threshold(run, kind))
+            maps[column], boxes[column] = localize(model, data, numbers, kind, _best_threshold(run, kind))
     return maps, boxes
 
 
@@ -80,11 +82,6 @@ def iou_rows(
             frame = pd.DataFrame(rows, columns=["image_id", "value"])
             parts.append(frame.assign(row=column, metric="iou", count=1, **run.made()))
     return concatenate(parts)
-
-
-def concatenate(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of rows from several."""
-    return pd.concat(parts, ignore_index=True)
 
 
 def _best_threshold(run: Run, kind: str) -> float:

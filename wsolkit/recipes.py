@@ -146,6 +146,10 @@ class Recipe:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes
         return make_recipe(**fields)
 
+    def size_of(self, split: str) -> int:
+        """Side in pixels at which a split is read: room for random crops in training, the whole image elsewhere."""
+        return self.resize_size if split == "train-weaksup" else self.crop_size
+
     def learning_rates(self, epoch: int) -> tuple[float, float]:
         """Learning rates of the former and the latter part in an epoch, counted from 1."""
         decay = self.lr_decay_factor ** sum(epoch >= start for start in self.lr_decay_epochs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsolkit import datasets, models
+from wsolkit import datasets, methods, models
 from wsolkit.batches import METHOD, epoch_generator, training_batches
 from wsolkit.datasets import CachedDataset, Sample, WsolDataset
 from wsolkit.errors import WsolkitError
@@ -96,12 +96,14 @@ def rehearse(recipes: Sequence[Recipe], place: Place, batch_size: int | None = 2
     Yields:
         How each did; a failure does not keep the others from being rehearsed.
     """
+    absent = {name for name in {recipe.dataset for recipe in recipes} if _is_absent(name, place)}
     for recipe in progress(distinct(recipes), "recipes", unit="recipe"):
         start, pictures = time.monotonic(), ""
         try:
             count = batch_size or recipe.batch_size
-            train, pictures = _pictures(recipe, "train-weaksup", recipe.resize_size, count, place)
-            test, _ = _pictures(recipe, "test", recipe.crop_size, count, place)
+            pictures = "generated" if recipe.dataset in absent else "real"
+            open_few = _generated if recipe.dataset in absent else _real
+            train, test = (open_few(recipe, split, count, place) for split in ("train-weaksup", "test"))
             _step_and_evaluation(recipe, train, test, place.torch_device())
             failure = None
         except (WsolkitError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -109,11 +111,13 @@ def rehearse(recipes: Sequence[Recipe], place: Place, batch_size: int | None = 2
         yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
 
 
-def _pictures(recipe: Recipe, split: str, size: int, count: int, place: Place) -> tuple[CachedDataset, str]:
-    if _is_absent(recipe.dataset, place):
-        classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
-        return CachedDataset(Generated(recipe.dataset, split, size, classes, count, masks)), "generated"
-    return CachedDataset(Few(place.source(recipe, split), count)), "real"
+def _generated(recipe: Recipe, split: str, count: int, place: Place) -> CachedDataset:
+    classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
+    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
+
+
+def _real(recipe: Recipe, split: str, count: int, place: Place) -> CachedDataset:
+    return CachedDataset(Few(place.source(recipe, split), count))
 
 
 def _is_absent(dataset: str, place: Place) -> bool:
@@ -135,7 +139,8 @@ def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDatas
     images, labels = next(training_batches(train, len(train), recipe.crop_size, order, device))
     optimizer = make_optimizer(recipe, model)
     randomness = epoch_generator(recipe.seed, 1, METHOD)
-    _, total = optimise(recipe, model, optimizer, images, labels, False, randomness)
+    step = methods.configured_step(recipe.method, recipe.method_options)
+    _, total = optimise(step, model, optimizer, images, labels, False, randomness)
     if not torch.isfinite(total):
         raise ArithmeticError(f"the loss of the first step is {total.item()}")
     require_selectable(recipe, test)

@@ -7,7 +7,7 @@ is the benchmark's (see `wsolkit.datasets.read_metadata`).
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,7 @@ def score_folder(
     pixels = PixelMeter(threshold_step)
     broken = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids in _chunks(metadata.image_ids):
-            read = list(pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
+        for ids, read in _chunks(folder, metadata.image_ids, pool):
             _sort_out(broken, ids, read)
             if broken:
                 continue  # nothing will be scored; only the list of broken maps is still to be completed
@@ -96,8 +95,8 @@ def check_folder(folder: Path, metadata: Metadata, threads: int = 1) -> str:
     """
     broken = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids in _chunks(metadata.image_ids):
-            _sort_out(broken, ids, pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
+        for ids, read in _chunks(folder, metadata.image_ids, pool):
+            _sort_out(broken, ids, read)
     return _complaint(broken, len(metadata.image_ids), folder) if broken else ""
 
 
@@ -158,11 +157,14 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"mean of them {result['max_box_acc_v2']:7.2%}"])
 
 
-def _chunks(image_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def _chunks(
+    folder: Path, image_ids: Sequence[str], pool: Executor
+) -> Iterator[tuple[Sequence[str], list[np.ndarray | str]]]:
+    """Ids, a chunk at a time, with what `_read` finds for them."""
     with progress(title="score maps", total=len(image_ids), unit="map") as bar:
         for start in range(0, len(image_ids), CHUNK):
             ids = image_ids[start : start + CHUNK]
-            yield ids
+            yield ids, list(pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
             bar.update(len(ids))
 
 

@@ -70,8 +70,7 @@ class Place:
 
     def source(self, recipe: Recipe, split: str) -> WsolDataset:
         """A split of the recipe's data at its training or evaluation size; nothing is decoded yet."""
-        size = recipe.resize_size if split == "train-weaksup" else recipe.crop_size
-        return open_dataset(recipe.dataset, split, size, recipe.dataset_options, self.data_root)
+        return open_dataset(recipe.dataset, split, recipe.size_of(split), recipe.dataset_options, self.data_root)
 
     def open(self, recipe: Recipe, split: str) -> CachedDataset:
         """The same split, each image read once."""
@@ -145,7 +144,7 @@ def make_optimizer(recipe: Recipe, model: models.GapClassifier) -> SGD:
 
 
 def optimise(
-    recipe: Recipe,
+    step: Callable[..., methods.Step],
     model: models.GapClassifier,
     optimizer: SGD,
     images: Tensor,
@@ -156,7 +155,7 @@ def optimise(
     """One optimisation step.
 
     Args:
-        recipe: whose method it is.
+        step: of the method, from `wsolkit.methods.configured_step`.
         model: in training mode; changed, unless the loss is not finite.
         optimizer: of the model.
         images: (B, 3, H, W), normalised, where the model is.
@@ -167,8 +166,7 @@ def optimise(
     Returns:
         The step's logits and terms, and its total loss, detached.
     """
-    options = methods.complete_options(recipe.method, recipe.method_options)
-    outcome = methods.step(recipe.method)(model, images, labels, options, warm, randomness)
+    outcome = step(model, images, labels, warm, randomness)
     total = outcome.total()
     if torch.isfinite(total):
         optimizer.zero_grad()
@@ -268,6 +266,7 @@ def _train_epoch(
     warm = epoch <= recipe.warm_epochs
     for group, rate in zip(optimizer.param_groups, recipe.learning_rates(epoch), strict=True):
         group["lr"] = rate
+    step = methods.configured_step(recipe.method, recipe.method_options)
     order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
     batch_size = recipe.warm_batch_size if warm else recipe.batch_size
     sums, right, seen = {}, 0, 0
@@ -275,7 +274,7 @@ def _train_epoch(
     for number, (images, labels) in enumerate(
         training_batches(data, batch_size, recipe.crop_size, order, device), start=1
     ):
-        outcome, total = optimise(recipe, model, optimizer, images, labels, warm, randomness)
+        outcome, total = optimise(step, model, optimizer, images, labels, warm, randomness)
         if not torch.isfinite(total):
             raise _broken_loss(outcome, epoch, number)
         for name, value in [("total", total), *((name, term.value) for name, term in outcome.terms.items())]:

@@ -10,7 +10,7 @@ from typing import Any
 from wsolkit import plugins
 from wsolkit.methods._base import Step, Term
 
-__all__ = ["Step", "Term", "complete_options", "names", "step"]
+__all__ = ["Step", "Term", "complete_options", "configured_step", "names", "step"]
 
 
 def names() -> tuple[str, ...]:
@@ -26,6 +26,16 @@ def complete_options(name: str, options: Mapping[str, Any]) -> Any:
     """
     module = plugins.load(__name__, "method", name)
     return plugins.parse_options(module.Options, options, f"method {name!r}")
+
+
+def configured_step(name: str, options: Mapping[str, Any]) -> Callable[..., Step]:
+    """The training step of a method with its options set: ``step(model, images, labels, warm, generator)``.
+
+    Raises:
+        RecipeError: for an unknown method, or an option that it does not take.
+    """
+    take, complete = step(name), complete_options(name, options)
+    return lambda model, images, labels, warm, generator: take(model, images, labels, complete, warm, generator)
 
 
 def step(name: str) -> Callable[..., Step]:
