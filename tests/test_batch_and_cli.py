@@ -7,8 +7,9 @@ import nbformat
 import pytest
 import torch
 
-from wsolkit import batch, cli, paths, study
-from wsolkit.errors import RecipeError, WsolkitError
+from wsolkit import batch, cli, notebooks, paths, study
+from wsolkit.errors import RecipeError, TrainingError, WsolkitError
+from wsolkit.recipes import Recipe
 
 TABLE7 = paths.notebooks_root() / "table7_ablation.ipynb"
 
@@ -44,36 +45,36 @@ def wsolkit(monkeypatch, capsys):
 
 
 def test_find_knows_all_notebooks_and_suggests():
-    assert batch.find(["table7_ablation"]) == [TABLE7]
-    assert {"00_tour", "table7_ablation"} <= {path.stem for path in batch.find()}
+    assert notebooks.find(["table7_ablation"]) == [TABLE7]
+    assert {"00_tour", "table7_ablation"} <= {path.stem for path in notebooks.find()}
     with pytest.raises(RecipeError, match="Unknown notebook 'table7'. Did you mean 'table7_ablation'"):
-        batch.find(["table7"])
+        notebooks.find(["table7"])
 
 
 def test_settings_are_json_where_they_can_be():
     given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
     expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
-    assert batch.parse_settings(given) == expected
+    assert notebooks.parse_settings(given) == expected
     with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
-        batch.parse_settings(["seeds"])
+        notebooks.parse_settings(["seeds"])
 
 
 def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
     notebook = write_notebook(tmp_path, "one")
-    batch.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
-    batch.check_parameters(notebook, {"seeds": None})
+    notebooks.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
+    notebooks.check_parameters(notebook, {"seeds": None})
     with pytest.raises(RecipeError, match="Unknown parameter of one 'seed'. Did you mean 'seeds'"):
-        batch.check_parameters(notebook, {"seed": 1})
+        notebooks.check_parameters(notebook, {"seed": 1})
     with pytest.raises(RecipeError, match=r"Parameter seeds = \['a'\] of one: expected list\[int\]"):
-        batch.check_parameters(notebook, {"seeds": ["a"]})
+        notebooks.check_parameters(notebook, {"seeds": ["a"]})
     with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
-        batch.check_parameters(notebook, {"scale": "big"})
+        notebooks.check_parameters(notebook, {"scale": "big"})
 
 
-@pytest.mark.parametrize("path", batch.find(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
 def test_every_notebook_takes_the_standard_parameters(path):
     standard = {"profile": "smoke", "seeds": [0], "device": "cpu", "data_root": "x", "out_root": "y"}
-    batch.check_parameters(path, standard)
+    notebooks.check_parameters(path, standard)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def home(tmp_path, monkeypatch):
 
 
 def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
-    good, bad = batch.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, parallel=2)
+    good, bad = batch.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, jobs=2)
     assert good.failure is None
     executed = nbformat.read(good.executed, as_version=4)
     assert good.executed == tmp_path / "figures" / "smoke" / "good.ipynb"
@@ -253,3 +254,31 @@ def test_the_default_profile_can_be_set_from_outside(monkeypatch):
     monkeypatch.setenv("WSOLKIT_PROFILE", "smoke")
     assert study.open_study("x").profile.name == "smoke"
     assert study.open_study("x", "demo").profile.name == "demo"
+
+
+TRAINS = """
+from wsolkit.study import open_study
+study = open_study("trains", profile, seeds)
+print(len(study.train({"one": {"losses": LOSSES}})["one"]))
+"""
+
+
+def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkeypatch):
+    from wsolkit import runs
+
+    write_notebook(home / "notebooks", "trains", TRAINS.replace("LOSSES", "()"))
+    write_notebook(home / "notebooks", "trains_too", TRAINS.replace("LOSSES", "('sim',)"))
+    monkeypatch.setattr(runs, "_work", _no_similarity)
+    outcomes = batch.reproduce(["trains_too", "trains", "good"], "smoke", {"seeds": [0]}, jobs=2)
+    failed, trained, plain = outcomes
+    assert failed.failure.startswith("a run that it needs: TrainingError: no similarity here")
+    assert (trained.failure, plain.failure) == (None, None)
+    assert nbformat.read(trained.executed, as_version=4).cells[-1].outputs[0]["text"] == "1\n"
+
+
+def _no_similarity(root, place, recipe, wanted):
+    from wsolkit.runs import RunStore
+
+    if '"lambda_sim": 0.0' not in recipe and '"bridging"' in recipe:
+        raise TrainingError("no similarity here")
+    RunStore(root, place).get(Recipe.from_json(recipe))

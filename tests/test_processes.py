@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wsolkit import processes
 from wsolkit.processes import worker_pool
 
 SCRIPT = """
@@ -72,3 +73,61 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in workers)
+
+
+def _note(folder: Path, name: str, fails: bool = False) -> str:
+    (folder / f"{name}.begun").write_text(str(time.monotonic_ns()))
+    time.sleep(0.1)
+    if fails:
+        raise ValueError(f"{name} fails")
+    (folder / f"{name}.done").write_text(str(time.monotonic_ns()))
+    return name
+
+
+def _tasks(folder: Path, *described: tuple) -> list[processes.Task]:
+    return [
+        processes.Task(name, _note, (folder, name, fails), frozenset(needs), slots)
+        for name, needs, slots, fails in described
+    ]
+
+
+def _run(tasks: list[processes.Task], slots: int) -> dict[str, processes.Ended]:
+    with processes.worker_pool(slots) as (pool, _):
+        rounds = [ended for ended, _ in processes.run_tasks(pool, tasks, slots)]
+    return {each.task.name: each for ended in rounds for each in ended}
+
+
+def _time(folder: Path, name: str, event: str) -> int:
+    return int((folder / f"{name}.{event}").read_text())
+
+
+def test_tasks_wait_for_what_they_need_and_the_first_ready_goes_first(tmp_path):
+    described = [("last", {"a", "b"}, 1, False), ("a", set(), 1, False), ("b", {"elsewhere"}, 1, False)]
+    ended = _run(_tasks(tmp_path, *described, ("free", set(), 1, False)), 1)
+    assert {name: each.value for name, each in ended.items()} == {name: name for name in ended}
+    begun = sorted(("last", "a", "b", "free"), key=lambda name: _time(tmp_path, name, "begun"))
+    assert begun == ["a", "b", "last", "free"]
+
+
+def test_a_task_of_two_slots_runs_alone_in_a_pool_of_two(tmp_path):
+    ended = _run(_tasks(tmp_path, ("one", set(), 1, False), ("wide", set(), 5, False), ("two", set(), 1, False)), 2)
+    assert len(ended) == 3
+    assert _time(tmp_path, "one", "done") < _time(tmp_path, "wide", "begun")
+    assert _time(tmp_path, "wide", "done") < _time(tmp_path, "two", "begun")
+
+
+def test_what_needs_a_failed_task_is_not_called_and_the_rest_is(tmp_path):
+    described = [("bad", set(), 1, True), ("after", {"bad"}, 1, False), ("later", {"after"}, 1, False)]
+    ended = _run(_tasks(tmp_path, *described, ("good", set(), 1, False)), 1)
+    assert {name for name, each in ended.items() if each.error} == {"bad", "after", "later"}
+    assert str(ended["later"].error) == "bad fails"
+    assert not (tmp_path / "after.begun").exists()
+    assert ended["good"].value == "good"
+
+
+def test_environment_variables_are_set_back(monkeypatch):
+    monkeypatch.setenv("WSOLKIT_ONE", "1")
+    with processes.environment({"WSOLKIT_ONE": "2", "WSOLKIT_TWO": "3"}):
+        assert (os.environ["WSOLKIT_ONE"], os.environ["WSOLKIT_TWO"]) == ("2", "3")
+    assert os.environ["WSOLKIT_ONE"] == "1"
+    assert "WSOLKIT_TWO" not in os.environ

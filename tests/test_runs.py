@@ -40,7 +40,7 @@ def test_pretraining_is_a_run_of_its_own_and_shared(store, tiny):
     before = tiny.changed(dataset="synthetic_objects", method="cam", method_options={})
     first, second = (tiny.changed(pretrained=before, seed=seed) for seed in (0, 1))
     store.get_all([first, second])
-    trained = sorted(path.name for path in store.root.iterdir() if path.is_dir())
+    trained = sorted(path.parent.name for path in store.root.glob(f"*/{runs.DONE}"))
     assert trained == sorted(recipe.key for recipe in (before, first, second))
 
 

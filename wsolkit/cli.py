@@ -49,21 +49,21 @@ def reproduce(
     data_root: DataRoot = None,
     out_root: Annotated[Path | None, typer.Option(help="Folder for tables and figures, above PROFILE/.")] = None,
     device: Device = "auto",
-    parallel: Annotated[int, typer.Option(min=1, help="Notebooks executed at once.")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; by default one a core.")] = None,
 ) -> None:
     """Run notebooks: tables and figures appear under figures/PROFILE/.
 
     Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
     """
-    from wsolkit import batch, gallery
+    from wsolkit import batch, gallery, notebooks
 
-    parameters = batch.parse_settings(settings or [])
+    parameters = notebooks.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path) for name, path in roots.items() if path is not None}
     start = time.monotonic()
     with _interruptible():
-        outcomes = batch.reproduce(names or [], profile, parameters, parallel, on_done=_report)
+        outcomes = batch.reproduce(names or [], profile, parameters, jobs, on_done=_report)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
     seconds = time.monotonic() - start
@@ -86,11 +86,11 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400
     """
-    from wsolkit import batch, paths, planning
+    from wsolkit import notebooks, paths, planning
     from wsolkit.runs import RunStore
     from wsolkit.training import Place
 
-    wanted = planning.plan(names or [], profile, batch.parse_settings(settings or []))
+    wanted = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
     typer.echo(planning.describe(wanted.table(RunStore(paths.runs_root(), Place())), images_per_second))
     for name, why in wanted.skipped.items():
         typer.echo(f"{name} is left out: {why}")
@@ -109,10 +109,10 @@ def rehearse(
 
     Weights are random, and pictures generated where the data are not there. Nothing is written.
     """
-    from wsolkit import batch, planning, rehearsal
+    from wsolkit import notebooks, planning, rehearsal
     from wsolkit.training import Place
 
-    recipes = planning.plan(names or [], profile, batch.parse_settings(settings or [])).recipes
+    recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
     failed = 0
     with _interruptible():
         for done in rehearsal.rehearse(recipes, Place(data_root=data_root, device=device), batch_size or None):

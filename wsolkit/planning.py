@@ -1,20 +1,15 @@
 """What the notebooks would train: unique runs, what is done, what is missing, and how long it may take."""
 
-import contextlib
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from wsolkit import batch, datasets
+from wsolkit import datasets, notebooks
 from wsolkit.errors import NotInProfileError
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
-from wsolkit.study import PLAN_VARIABLE, Planned
 
 EVALUATION_SHARE = 1 / 3
 """Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
@@ -62,13 +57,13 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     Raises:
         WsolkitError: for an unknown notebook, profile or parameter.
     """
-    given = batch.complete(parameters or {}, profile)
+    given = notebooks.complete(parameters or {}, profile)
     wanted: dict[Recipe, list[str]] = {}
     skipped = {}
-    for notebook in batch.find(names):
-        batch.check_parameters(notebook, given)
+    for notebook in notebooks.find(names):
+        notebooks.check_parameters(notebook, given)
         try:
-            recipes = recipes_of(notebook, given)
+            recipes = notebooks.recipes_of(notebook, given)
         except NotInProfileError as error:
             skipped[notebook.stem] = str(error)
             continue
@@ -97,32 +92,6 @@ def describe(table: pd.DataFrame, images_per_second: float) -> str:
     counts = f"{len(table)} unique runs: {done} done, {begun} begun, {missing} missing"
     left = f"{total:,.0f} images left, {total / images_per_second / 3600:.1f} hours at {images_per_second:g} images/s"
     return f"{shown.reset_index().to_string(index=False)}\n\n{counts}\n{left}"
-
-
-def recipes_of(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
-    """The recipes that one notebook asks for, in its order; empty where it asks for none.
-
-    The notebook's own cells are run, in this process, until it comes to its runs; a notebook asks for all at once.
-    """
-    import nbformat
-
-    namespace: dict[str, Any] = {}
-    before = os.environ.get(PLAN_VARIABLE)
-    os.environ[PLAN_VARIABLE] = "1"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            for cell in nbformat.read(notebook, as_version=4).cells:
-                if cell.cell_type == "code":
-                    exec(compile(cell.source, notebook.name, "exec"), namespace)
-                    if "parameters" in cell.metadata.get("tags", ()):
-                        namespace |= parameters
-    except Planned as planned:
-        return planned.recipes
-    finally:
-        os.environ.pop(PLAN_VARIABLE)
-        if before is not None:
-            os.environ[PLAN_VARIABLE] = before
-    return []
 
 
 def images_left(recipe: Recipe, epochs_done: int = 0) -> int:

@@ -1,13 +1,49 @@
-"""The cores there are, and worker processes that never outlive the work: they end with their parent."""
+"""The cores there are, worker processes that end with their parent, and tasks that wait for one another."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """A call for a worker process.
+
+    Attributes:
+        name: unique among the tasks at hand.
+        call: a module-level function.
+        arguments: its arguments.
+        needs: names of tasks that must have ended well before; names of no task at hand are not waited for.
+        slots: cores that it keeps busy.
+    """
+
+    name: Hashable
+    call: Callable[..., Any]
+    arguments: tuple
+    needs: frozenset = frozenset()
+    slots: int = 1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended.
+
+    Attributes:
+        task: the task.
+        value: what its call returned.
+        error: what it raised, or what a task that it needs raised; it was not called then.
+    """
+
+    task: Task
+    value: Any = None
+    error: BaseException | None = None
 
 
 def cores() -> int:
@@ -39,6 +75,63 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
             wanted.rmdir()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def run_tasks(pool: Executor, tasks: Sequence[Task], slots: int) -> Iterator[tuple[list[Ended], list[Task]]]:
+    """Run tasks as early as what they need and free slots allow; of those that could run, the first goes first.
+
+    Args:
+        pool: where they run.
+        tasks: in the order of their importance; what a task needs may stand anywhere.
+        slots: of the pool. A task that wants more than there are gets all.
+
+    Yields:
+        About every second, the tasks that have ended since and those that are running.
+    """
+    waiting, running, done = list(tasks), {}, {}
+    names = {task.name for task in tasks}
+    while waiting or running:
+        ended = []
+        while failed := [Ended(task, error=error) for task in waiting if (error := _failed_need(task, done))]:
+            ended += failed
+            done |= {each.task.name: each for each in failed}
+            waiting = [task for task in waiting if task.name not in done]
+        for task in [task for task in waiting if all(need in done for need in task.needs & names)]:
+            free = slots - sum(min(other.slots, slots) for other in running.values())
+            # What comes next is not overtaken: a task of many slots would wait for ever.
+            if min(task.slots, slots) > free:
+                break
+            running[pool.submit(task.call, *task.arguments)] = task
+            waiting.remove(task)
+        finished, _ = wait(running, timeout=0 if ended else 1, return_when=FIRST_COMPLETED)
+        for future in finished:
+            ended.append(_ended(running.pop(future), future))
+            done[ended[-1].task.name] = ended[-1]
+        yield ended, list(running.values())
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _failed_need(task: Task, done: dict[Hashable, Ended]) -> BaseException | None:
+    return next((done[need].error for need in task.needs if need in done and done[need].error), None)
+
+
+def _ended(task: Task, future: Future) -> Ended:
+    error = future.exception()
+    return Ended(task, None if error else future.result(), error)
 
 
 def _begin(initializer: Callable[[], None] | None) -> None:

@@ -146,6 +146,27 @@ class Recipe:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes
         return make_recipe(**fields)
 
+    def warm_stage(self) -> "Recipe | None":
+        """The recipe of this one's warm stage alone, or None where it has none.
+
+        It holds nothing that acts later, so recipes that begin alike have the same one: its end is a state that each
+        of them goes through.
+        """
+        if not 0 < self.warm_epochs < self.epochs:
+            return None
+        method, options = methods.warm_stage(self.method, self.method_options)
+        by_epoch = {
+            name: tuple(epoch for epoch in getattr(self, name) if epoch <= self.warm_epochs)
+            for name in ("lr_decay_epochs", "snapshot_epochs")
+        }
+        return self.changed(
+            method=method,
+            method_options=options,
+            epochs=self.warm_epochs,
+            batch_size=self.warm_batch_size,
+            **by_epoch,
+        )
+
     def size_of(self, split: str) -> int:
         """Side in pixels at which a split is read: room for random crops in training, the whole image elsewhere."""
         return self.resize_size if split == "train-weaksup" else self.crop_size

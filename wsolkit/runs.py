@@ -2,13 +2,15 @@
 
 A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once
 finished, the test report and ``run.json``. The kit never deletes or overwrites a finished run.
+
+Recipes that begin alike share their warm stage: the first leaves its end under ``warm-stages/``, the others go on from
+there. Nothing else in a run tells how it began: weights and history are the same to the last bit.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +18,11 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from wsolkit import checkpoints, models, training
+from wsolkit import checkpoints, models, training, warm_stages
 from wsolkit.errors import DataError, unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, evaluate
 from wsolkit.files import atomic_file, writable_folder
-from wsolkit.processes import cores, worker_pool
+from wsolkit.processes import Task, cores, run_tasks, worker_pool
 from wsolkit.progress import WATCH_VARIABLE, progress
 from wsolkit.recipes import Recipe
 from wsolkit.training import Place
@@ -164,27 +166,28 @@ class RunStore:
             WsolkitError: from the first run that fails. Runs that were finished by then stay, and the others go on
                 from their last epoch at the next call.
         """
-        for wave in self._waves(recipes):
-            if jobs > 1 and len(wave) > 1:
-                self._train_in_processes(wave, jobs)
-            else:
-                for recipe in progress(wave, "runs", unit="run"):
-                    self.get(recipe)
+        missing = self.missing(recipes)
+        if jobs > 1 and len(missing) > 1:
+            self._train_in_processes(missing, jobs)
+        else:
+            for recipe in progress(missing, "runs", unit="run"):
+                self.get(recipe)
         return [self.get(recipe) for recipe in recipes]
 
-    def _waves(self, recipes: Iterable[Recipe]) -> list[list[Recipe]]:
-        """Missing recipes, each once, in waves such that all that a wave is pretrained by lies in earlier ones."""
-        missing = list(dict.fromkeys(recipe for recipe in recipes if not self.find(recipe)))
-        if not missing:
-            return []
-        before = [recipe.pretrained for recipe in missing if isinstance(recipe.pretrained, Recipe)]
-        earlier = self._waves(before)
-        planned = {recipe for wave in earlier for recipe in wave}
-        return [*earlier, [recipe for recipe in missing if recipe not in planned]]
+    def missing(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Recipes without a finished run, each once, and before each what it is pretrained by."""
+        found: dict[Recipe, None] = {}
+        for recipe in recipes:
+            if recipe not in found and not self.find(recipe):
+                before = recipe.pretrained
+                found |= dict.fromkeys([*(self.missing([before]) if isinstance(before, Recipe) else []), recipe])
+        return list(found)
 
     def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
+        stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe))
+        stages.take(folder)
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
-        model = training.train(recipe, folder, self.place, initial, should_stop)
+        model = training.train(recipe, folder, self.place, initial, should_stop, stages.leave_from(folder))
         seconds = time.monotonic() - start
         test = self.place.open(recipe, "test")
         device = self.place.torch_device()
@@ -214,19 +217,25 @@ class RunStore:
     def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
         total = sum(recipe.epochs for recipe in recipes)
         with (
-            worker_pool(min(jobs, len(recipes)), _silence) as (pool, wanted),
+            worker_pool(min(jobs, len(recipes)), silence) as (pool, wanted),
             progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
         ):
-            waiting = {pool.submit(_work, self.root, self.place, recipe.to_json(), wanted) for recipe in recipes}
-            while waiting:
-                finished, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for ended, _ in run_tasks(pool, [training_task(each, self, wanted) for each in recipes], jobs):
                 bar.update(sum(map(self.finished_epochs, recipes)) - bar.n)
-                for task in finished:
-                    task.result()
+                for each in ended:
+                    if each.error:
+                        raise each.error
 
 
-def _silence() -> None:
-    """Hide the workers' own bars; their progress is read from the store."""
+def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
+    """The task of training a recipe; ``wanted`` is the folder of its `wsolkit.processes.worker_pool`."""
+    before = frozenset([recipe.pretrained] if isinstance(recipe.pretrained, Recipe) else [])
+    slots = recipe.cpu_threads if store.place.torch_device().type == "cpu" else 1
+    return Task(recipe, _work, (store.root, store.place, recipe.to_json(), wanted), before, slots)
+
+
+def silence() -> None:
+    """Hide the bars of a worker process; its progress is read from the store."""
     os.environ[WATCH_VARIABLE] = os.devnull
 
 

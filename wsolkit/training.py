@@ -91,6 +91,7 @@ def train(
     place: Place,
     initial: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> nn.Module:
     """Train one run to its end, going on from where an earlier attempt stopped.
 
@@ -101,6 +102,7 @@ def train(
         place: data, device and cache.
         initial: state dict of the run that the recipe is pretrained by; its classifier is not taken.
         should_stop: asked after every step; True ends the run at once.
+        on_epoch: called with the number of every epoch once the folder holds it.
 
     Returns:
         The classifier with the selected weights.
@@ -128,6 +130,7 @@ def train(
             if epoch in recipe.snapshot_epochs:
                 checkpoints.save(folder / snapshot(epoch), model.state_dict(), header)
             _save_progress(folder, model, optimizer, history)
+            on_epoch(epoch)
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
         return model.eval()

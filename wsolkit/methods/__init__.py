@@ -1,16 +1,18 @@
 """WSOL methods: one file each, saying what a training step computes.
 
 A method module has a frozen dataclass ``Options`` and a function
-``step(model, images, labels, options, warm, generator) -> Step``. Adding one is adding its file here.
+``step(model, images, labels, options, warm, generator) -> Step``. Adding one is adding its file here. If its warm stage
+does not depend on all options, ``warm_stage(options) -> (method, options)`` names what computes the same.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsolkit import plugins
 from wsolkit.methods._base import Step, Term
 
-__all__ = ["Step", "Term", "complete_options", "configured_step", "names", "step"]
+__all__ = ["Step", "Term", "complete_options", "configured_step", "names", "step", "warm_stage"]
 
 
 def names() -> tuple[str, ...]:
@@ -45,3 +47,14 @@ def step(name: str) -> Callable[..., Step]:
         RecipeError: for an unknown method.
     """
     return plugins.load(__name__, "method", name).step
+
+
+def warm_stage(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method and options whose warm stage is the same (paper, Eq. 11); recipes with the same can share it.
+
+    Raises:
+        RecipeError: for an unknown method, or an option that it does not take.
+    """
+    module, complete = plugins.load(__name__, "method", name), complete_options(name, options)
+    same, left = module.warm_stage(complete) if hasattr(module, "warm_stage") else (name, complete)
+    return same, dataclasses.asdict(left)

@@ -1,6 +1,7 @@
 """Alignment of feature directions (paper, Sec. 4.1): its options and its loss terms, for any method to add."""
 
-from typing import Annotated, Literal
+import dataclasses
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -33,6 +34,15 @@ class AlignmentOptions:
     tau_fg: Share = 0.6
     tau_bg: Share = 0.1
     norm_mask: Literal["target", "any_class"] = "any_class"
+
+
+Aligned = TypeVar("Aligned", bound=AlignmentOptions)
+
+
+def without_alignment(options: Aligned) -> Aligned:
+    """The options with alignment off and all that then has no effect at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(AlignmentOptions)}
+    return dataclasses.replace(options, **defaults | {"lambda_sim": 0.0, "lambda_norm": 0.0})
 
 
 def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: AlignmentOptions) -> dict[str, Term]:

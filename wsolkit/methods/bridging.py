@@ -8,7 +8,8 @@ from torch import Generator, Tensor
 
 from wsolkit import losses
 from wsolkit.erasing import AttentiveDropout
-from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms
+from wsolkit.methods import cam
+from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
 from wsolkit.methods._base import Step, Term
 from wsolkit.models import GapClassifier, Output, frozen_statistics
 
@@ -50,6 +51,11 @@ def step(
     if not warm:
         terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
     return Step(output.logits, terms)
+
+
+def warm_stage(options: Options) -> tuple[str, Options | cam.Options]:
+    """Without alignment the drop loss is left, and without that the vanilla method."""
+    return ("bridging", without_alignment(options)) if options.lambda_drop else ("cam", cam.Options())
 
 
 def _drop_loss(model: GapClassifier, output: Output, options: Options, generator: Generator) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from wsolkit.erasing import attended_cells
-from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms
+from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
 from wsolkit.methods._base import Step, Term
 from wsolkit.models import GapClassifier, frozen_statistics
 
@@ -57,3 +57,8 @@ def step(
     if not warm:
         terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
     return Step(output.logits, terms)
+
+
+def warm_stage(options: Options) -> tuple[str, Options]:
+    """Alignment is left out."""
+    return "eil", without_alignment(options)

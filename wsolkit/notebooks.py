@@ -1,0 +1,136 @@
+"""Notebooks as files: which there are, the parameters that they declare, and the runs that they would ask for."""
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from wsolkit import paths
+from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
+from wsolkit.plugins import explain
+from wsolkit.processes import environment
+from wsolkit.recipes import Recipe
+from wsolkit.study import PLAN_VARIABLE, Planned, chosen_profile
+
+PARAMETER_TYPES: Mapping[str, type | UnionType] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "list[str]": list[str],
+}
+"""Types that a parameter may have; ``None`` always means "the default of the profile"."""
+
+
+FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)
+"""What a batch of all notebooks begins with, since it is read first, and ends with, since it needs the rest."""
+
+
+def find(names: Sequence[str] = ()) -> list[Path]:
+    """Notebooks by name, in that order; all of them if none is named, the quickest results first.
+
+    Raises:
+        RecipeError: for an unknown name.
+        WsolkitError: if there are no notebooks.
+    """
+    known = {path.stem: path for path in sorted(paths.notebooks_root().glob("*.ipynb"), key=_order)}
+    if not known:
+        raise WsolkitError(f"No notebook found in {paths.notebooks_root()}. Set WSOLKIT_HOME to the project's folder.")
+    for name in names:
+        if name not in known:
+            raise unknown("notebook", name, known)
+    return [known[name] for name in names or known]
+
+
+def _order(path: Path) -> tuple[int, str]:
+    """What is read first, then tables, then figures, then what needs the rest."""
+    name = path.stem
+    if name in FIRST:
+        return FIRST.index(name) - len(FIRST), name
+    return 2 if name in LAST else 0 if name.startswith("table") else 1, name
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` texts to parameters; a value is read as JSON where it is JSON, else as text.
+
+    Raises:
+        RecipeError: for a text without ``=``.
+    """
+    parsed = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip():
+            raise RecipeError(f"--set {setting!r}: expected name=value, for example --set seeds=[0,1].")
+        try:
+            parsed[name.strip()] = json.loads(text)
+        except ValueError:
+            parsed[name.strip()] = text
+    return parsed
+
+
+def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
+    """Compare parameters with those that a notebook declares.
+
+    Raises:
+        RecipeError: for a name that the notebook does not declare, or a value of another type.
+    """
+    import papermill
+
+    declared = papermill.inspect_notebook(str(notebook))
+    for name, value in given.items():
+        if name not in declared:
+            raise unknown(f"parameter of {notebook.stem}", name, declared)
+        kind = declared[name]["inferred_type_name"]
+        if kind not in PARAMETER_TYPES:
+            raise RecipeError(f"{notebook.stem} declares {name}: {kind}; expected one of {', '.join(PARAMETER_TYPES)}.")
+        try:
+            TypeAdapter(PARAMETER_TYPES[kind] | None, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError as error:
+            reason = explain(error).split(":", 1)[-1].strip()
+            raise RecipeError(f"Parameter {name} = {value!r} of {notebook.stem}: expected {kind} ({reason}).") from None
+
+
+def complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """The parameters with the profile's name and with absolute paths, which mean the same in every process.
+
+    Raises:
+        RecipeError: for two profiles, or an unknown one.
+        DataError: for a ``data_root`` that is not there.
+    """
+    named = parameters.get("profile")
+    if profile and named and profile != named:
+        raise RecipeError(f"Two profiles were given, {profile!r} and {named!r}; give one.")
+    given = {**parameters, "profile": chosen_profile(profile or named).name}
+    for name in ("data_root", "out_root"):
+        if given.get(name) is not None:
+            given[name] = str(Path(given[name]).expanduser().resolve())
+    if given.get("data_root") and not Path(given["data_root"]).exists():
+        raise DataError(f"data_root = {given['data_root']} does not exist. Give the folder or zip of the data.")
+    return given
+
+
+def recipes_of(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
+    """The recipes that one notebook asks for, in its order; empty where it asks for none.
+
+    The notebook's own cells are run, in this process, until it comes to its runs; a notebook asks for all at once.
+    """
+    import nbformat
+
+    namespace: dict[str, Any] = {}
+    try:
+        with environment({PLAN_VARIABLE: "1"}), contextlib.redirect_stdout(io.StringIO()):
+            for cell in nbformat.read(notebook, as_version=4).cells:
+                if cell.cell_type == "code":
+                    exec(compile(cell.source, notebook.name, "exec"), namespace)
+                    if "parameters" in cell.metadata.get("tags", ()):
+                        namespace |= parameters
+    except Planned as planned:
+        return planned.recipes
+    return []

@@ -1,0 +1,90 @@
+"""Warm stages that several recipes share: trained once, since until alignment sets in they are the same (Eq. 11).
+
+A warm stage lies in the run store under ``warm-stages/``, named by its recipe and its data. It is never trained for its
+own sake: the first run that passes its end leaves it there, and a run that begins later goes on from it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsolkit import checkpoints, training
+from wsolkit.errors import CheckpointError
+from wsolkit.files import atomic_file, atomic_folder
+from wsolkit.recipes import Recipe
+
+FOLDER = "warm-stages"
+
+
+@dataclass(frozen=True)
+class WarmStages:
+    """The shared warm stages of a store, as one recipe sees them.
+
+    Attributes:
+        root: the store's folder.
+        recipe: the recipe that begins or has begun.
+        data: fingerprints of its data; stages made from other data are not taken.
+    """
+
+    root: Path
+    recipe: Recipe
+    data: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where this recipe's warm stage is, or would be; None if it has none to share."""
+        stage = self.recipe.warm_stage()
+        if stage is None:
+            return None
+        data = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:8]
+        return self.root / FOLDER / f"{stage.key}-{data}"
+
+    def take(self, run: Path) -> bool:
+        """Begin a run where the warm stage ends, if that is there and the run has no epoch yet; whether it did.
+
+        A stage that is damaged is left alone, and the run begins at its beginning.
+        """
+        stage = self.folder
+        if stage is None or not stage.is_dir() or (run / training.LAST).exists():
+            return False
+        try:
+            best, header = checkpoints.load(stage / training.BEST)
+            checkpoints.load(stage / training.LAST)
+        except CheckpointError:
+            return False
+        checkpoints.save(run / training.BEST, best, header | {"recipe": self.recipe.key})
+        for epoch in self._snapshots():
+            tensors, header = checkpoints.load(stage / training.snapshot(epoch))
+            checkpoints.save(run / training.snapshot(epoch), tensors, header | {"recipe": self.recipe.key})
+        for name in (training.HISTORY, training.LAST):  # the last one makes the run begun
+            with atomic_file(run / name) as partial:
+                shutil.copyfile(stage / name, partial)
+        return True
+
+    def leave_from(self, run: Path) -> Callable[[int], None]:
+        """What a run calls after every epoch: at the end of the warm stage it leaves a copy for others."""
+
+        def leave(epoch: int) -> None:
+            stage = self.folder
+            if epoch == self.recipe.warm_epochs and stage is not None and not stage.exists():
+                snapshots = map(training.snapshot, self._snapshots())
+                with atomic_folder(stage) as partial:
+                    for name in (training.LAST, training.BEST, training.HISTORY, *snapshots):
+                        _link_or_copy(run / name, partial / name)
+
+        return leave
+
+    def _snapshots(self) -> list[int]:
+        return [epoch for epoch in self.recipe.snapshot_epochs if epoch <= self.recipe.warm_epochs]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Files of a run are replaced, never changed, so a link costs no space and keeps this state."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
