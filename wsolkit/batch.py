@@ -162,7 +162,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mappin
                 kernel_name=KERNEL,
                 progress_bar=False,
                 cwd=str(notebook.parent),
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                extra_arguments=["--IPKernelApp.log_level=50"],
             )
     except papermill.PapermillExecutionError as error:
         if error.ename == NotInProfileError.__name__:

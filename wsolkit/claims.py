@@ -6,15 +6,18 @@ paired over seeds and images). A quantity has one value for each seed and image,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from wsolkit import distributions, sweeps, tables
+from wsolkit.datasets import CachedDataset
 from wsolkit.errors import unknown
-from wsolkit.evaluation import raw_maps
-from wsolkit.maps import score_map
+from wsolkit.evaluation import MAP_KINDS, Evaluation, raw_maps_of
+from wsolkit.maps import min_max, score_map
 from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter
 from wsolkit.runs import Run
 from wsolkit.statistics import Effect, paired_effect
@@ -117,6 +120,30 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
     return next(verdict for verdict in worst_first if verdict in verdicts)
 
 
+class Measured:
+    """What can be measured of one run; the network is run once, whatever is asked for."""
+
+    def __init__(self, study: Study, run: Run):
+        """Take a finished run; its data are opened where a quantity needs pictures."""
+        self.study, self.run = study, run
+
+    @cached_property
+    def report(self) -> Evaluation:
+        """The run's own report."""
+        return self.run.report()
+
+    @cached_property
+    def data(self) -> CachedDataset:
+        """Its test split."""
+        return self.study.store.place.open(self.run.recipe, "test")
+
+    @cached_property
+    def raw(self) -> dict[str, Tensor]:
+        """All kinds of maps of the test split, (N, H, W) each."""
+        model = self.run.model(device=self.study.device)
+        return raw_maps_of(model, self.data, range(len(self.data)), tuple(MAP_KINDS))
+
+
 class Evidence:
     """Quantities of experiments, each measured once."""
 
@@ -124,17 +151,18 @@ class Evidence:
         """Take finished runs.
 
         Args:
-            study: the notebook's study; its data are opened where a quantity needs pictures.
+            study: the notebook's study.
             runs: of each experiment, one run a seed; see `wanted`.
         """
-        self._study, self._runs, self._known = study, runs, {}
+        self._runs, self._known = runs, {}
+        self._measured = {run.recipe: Measured(study, run) for group in runs.values() for run in group}
 
     def values(self, experiment: Experiment, quantity: str, few: bool) -> np.ndarray:
         """A quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds."""
         key = experiment, quantity, few
         if key not in self._known:
-            measured = [QUANTITIES[quantity](self._study, run) for run in self._runs[experiment, few]]
-            self._known[key] = np.stack(measured)
+            runs = self._runs[experiment, few]
+            self._known[key] = np.stack([QUANTITIES[quantity](self._measured[run.recipe]) for run in runs])
         return self._known[key]
 
     def seeds(self, comparison: Comparison) -> int:
@@ -218,49 +246,44 @@ def _name(each: Experiment) -> str:
     return ", ".join([losses, *(f"{name} {value}" for name, value in terms.items())])
 
 
-def _rate(metric: str, map_kind: str = "cam") -> Callable[[Study, Run], np.ndarray]:
-    return lambda study, run: tables.right(run.report(), metric, map_kind).astype(float)
+def _rate(metric: str, map_kind: str = "cam") -> Callable[[Measured], np.ndarray]:
+    return lambda of: tables.right(of.report, metric, map_kind).astype(float)
 
 
-def _pictures(statistic: Callable) -> Callable[[Study, Run], np.ndarray]:
-    return lambda study, run: statistic(run.model(device=study.device), study.store.place.open(run.recipe, "test"))
-
-
-def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable:
+def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable[[Measured], np.ndarray]:
     """Share of the cells inside an image's boxes; 0 where no cell has its centre in a box."""
 
-    def statistic(model, data) -> np.ndarray:
-        found = distributions.similarity_in_boxes(model, data)
+    def statistic(of: Measured) -> np.ndarray:
+        found = distributions.inside_boxes(of.raw["similarity"], of.data)
         return np.array([holds(each).mean() if each.size else 0.0 for each in found])
 
     return statistic
 
 
-def _curves(study: Study, run: Run) -> np.ndarray:
+def _curves(of: Measured) -> np.ndarray:
     """Whether each image is localized at each score-map threshold and IoU threshold: (N, T)."""
-    data = study.store.place.open(run.recipe, "test")
-    raw = raw_maps(run.model(device=study.device), data, range(len(data)))
-    meter, parts = BoxMeter(IOU_THRESHOLDS, run.recipe.threshold_step, threads=study.jobs), []
+    data = of.data
+    meter, parts = BoxMeter(IOU_THRESHOLDS, of.run.recipe.threshold_step, threads=of.study.jobs), []
     for start in range(0, len(data), CHUNK):
         boxes = [data[i].boxes for i in range(start, min(start + CHUNK, len(data)))]
-        ious = meter.update(score_map(raw[start : start + CHUNK], data.size), boxes)
+        ious = meter.update(score_map(of.raw["cam"][start : start + CHUNK], data.size), boxes)
         parts.append(np.concatenate([ious >= delta for delta in IOU_THRESHOLDS], axis=1))
     return np.concatenate(parts)
 
 
-QUANTITIES: Mapping[str, Callable[[Study, Run], np.ndarray]] = {
+QUANTITIES: Mapping[str, Callable[[Measured], np.ndarray]] = {
     **{metric: _rate(metric) for metric in tables.METRIC_NAMES},
     **{f"max_box_acc_{delta}": _rate(f"max_box_acc_{delta}") for delta in IOU_THRESHOLDS},
     "gt_known_loc of F": _rate("gt_known_loc", "norm"),
     "gt_known_loc of S": _rate("gt_known_loc", "similarity"),
-    "pxap": lambda study, run: np.array([run.report().rate("pxap")]),
-    "share of negative S in boxes": _pictures(_share(lambda cells: cells < 0)),
-    "share of large S in boxes": _pictures(_share(lambda cells: cells > distributions.LARGE_SIMILARITY)),
-    "mean normalised F": _pictures(lambda model, data: distributions.normalised_norms(model, data).mean((1, 2))),
-    "largest F": _pictures(distributions.largest_norms),
+    "pxap": lambda of: np.array([of.report.rate("pxap")]),
+    "share of negative S in boxes": _share(lambda cells: cells < 0),
+    "share of large S in boxes": _share(lambda cells: cells > distributions.LARGE_SIMILARITY),
+    "mean normalised F": lambda of: min_max(of.raw["norm"]).mean((1, 2)).numpy(),
+    "largest F": lambda of: of.raw["norm"].amax((1, 2)).numpy(),
     "box accuracy at every threshold": _curves,
 }
-"""What can be compared: from a study and a run, a value for each image (N,), or image and threshold (N, T)."""
+"""What can be compared: a value for each image (N,), or image and threshold (N, T), of a run."""
 
 
 def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:

@@ -38,9 +38,13 @@ def similarity_in_boxes(model: GapClassifier, data: CachedDataset) -> list[np.nd
     Returns:
         One array an image, values in [-1, 1]; empty where no cell has its centre in a box.
     """
-    similarity = raw_maps(model, data, range(len(data)), "similarity").numpy()
-    cells = similarity.shape[1:]
-    return [found[cells_in_boxes(data[i].boxes, data.size, cells)] for i, found in enumerate(similarity)]
+    return inside_boxes(raw_maps(model, data, range(len(data)), "similarity"), data)
+
+
+def inside_boxes(raw: torch.Tensor, data: CachedDataset) -> list[np.ndarray]:
+    """Of maps (N, H, W) of all images, the cells inside the true boxes; one array an image."""
+    cells = tuple(raw.shape[1:])
+    return [found[cells_in_boxes(data[i].boxes, data.size, cells)] for i, found in enumerate(raw.numpy())]
 
 
 @torch.no_grad()

@@ -161,29 +161,35 @@ def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) 
 
 
 @torch.no_grad()
-def raw_maps(
-    model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam", batch_size: int = 100
-) -> Tensor:
+def raw_maps_of(
+    model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int = 100
+) -> dict[str, Tensor]:
     """Maps of some images as the network gives them, before any resizing and normalising.
 
     Args:
         model: the classifier, on any device; left in evaluation mode.
         data: images at the evaluation size.
         numbers: which images.
-        map_kind: a name in :data:`MAP_KINDS`.
+        map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
         batch_size: images a forward pass.
 
     Returns:
-        (N, H, W) on the CPU, of each image's true class.
+        By kind, (N, H, W) on the CPU, of each image's true class.
     """
     model.eval()
-    parts, device = [], model.classifier.weight.device
+    parts, weight = {kind: [] for kind in map_kinds}, model.classifier.weight
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
-        features = model(normalise(data.images[chosen], device)).features
-        labels = torch.from_numpy(data.labels[chosen]).to(device)
-        parts.append(MAP_KINDS[map_kind].compute(features, model.classifier.weight, labels).cpu())
-    return torch.cat(parts)
+        features = model(normalise(data.images[chosen], weight.device)).features
+        labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
+        for kind, found in parts.items():
+            found.append(MAP_KINDS[kind].compute(features, weight, labels).cpu())
+    return {kind: torch.cat(found) for kind, found in parts.items()}
+
+
+def raw_maps(model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam") -> Tensor:
+    """One kind of `raw_maps_of`."""
+    return raw_maps_of(model, data, numbers, [map_kind])[map_kind]
 
 
 def localize(

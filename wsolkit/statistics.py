@@ -1,6 +1,7 @@
 """Intervals for few-seed comparisons: paired bootstrap over seeds and images."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,11 +37,16 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, resamples: int = 2000,
     """
     if ours.shape != baseline.shape or ours.ndim != 2:
         raise ValueError(f"Expected two (seeds, images) arrays of one shape, received {ours.shape}, {baseline.shape}.")
-    rng = np.random.default_rng(seed)
     gain = ours.astype(float) - baseline.astype(float)
-    seeds, images = gain.shape
-    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    by_image = rng.multinomial(images, np.full(images, 1 / images), resamples) / images
+    by_seed, by_image = _weights(*gain.shape, resamples, seed)
     means = np.einsum("rs,sn,rn->r", by_seed, gain, by_image, optimize=True)
     low, high = np.percentile(means, [2.5, 97.5])
     return Effect(float(gain.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=4)
+def _weights(seeds: int, images: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of every seed and image in every resample; drawing them is nearly all the work of an interval."""
+    rng = np.random.default_rng(seed)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+    return by_seed, rng.multinomial(images, np.full(images, 1 / images), resamples) / images
