@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torch
 
-from wsolkit import batch, cli, notebooks, paths, study
+from wsolkit import batch, cli, notebook_files, paths, study
 from wsolkit.errors import RecipeError, TrainingError, WsolkitError
 from wsolkit.recipes import Recipe
 
@@ -45,36 +45,36 @@ def wsolkit(monkeypatch, capsys):
 
 
 def test_find_knows_all_notebooks_and_suggests():
-    assert notebooks.find(["table7_ablation"]) == [TABLE7]
-    assert {"00_tour", "table7_ablation"} <= {path.stem for path in notebooks.find()}
+    assert notebook_files.find(["table7_ablation"]) == [TABLE7]
+    assert {"00_tour", "table7_ablation"} <= {path.stem for path in notebook_files.find()}
     with pytest.raises(RecipeError, match="Unknown notebook 'table7'. Did you mean 'table7_ablation'"):
-        notebooks.find(["table7"])
+        notebook_files.find(["table7"])
 
 
 def test_settings_are_json_where_they_can_be():
     given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
     expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
-    assert notebooks.parse_settings(given) == expected
+    assert notebook_files.parse_settings(given) == expected
     with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
-        notebooks.parse_settings(["seeds"])
+        notebook_files.parse_settings(["seeds"])
 
 
 def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
     notebook = write_notebook(tmp_path, "one")
-    notebooks.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
-    notebooks.check_parameters(notebook, {"seeds": None})
+    notebook_files.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
+    notebook_files.check_parameters(notebook, {"seeds": None})
     with pytest.raises(RecipeError, match="Unknown parameter of one 'seed'. Did you mean 'seeds'"):
-        notebooks.check_parameters(notebook, {"seed": 1})
+        notebook_files.check_parameters(notebook, {"seed": 1})
     with pytest.raises(RecipeError, match=r"Parameter seeds = \['a'\] of one: expected list\[int\]"):
-        notebooks.check_parameters(notebook, {"seeds": ["a"]})
+        notebook_files.check_parameters(notebook, {"seeds": ["a"]})
     with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
-        notebooks.check_parameters(notebook, {"scale": "big"})
+        notebook_files.check_parameters(notebook, {"scale": "big"})
 
 
-@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", notebook_files.find(), ids=lambda path: path.stem)
 def test_every_notebook_takes_the_standard_parameters(path):
     standard = {"profile": "smoke", "seeds": [0], "device": "cpu", "data_root": "x", "out_root": "y"}
-    notebooks.check_parameters(path, standard)
+    notebook_files.check_parameters(path, standard)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit import datasets, notebooks, planning, profiles, rehearsal
+from wsolkit import datasets, notebook_files, planning, profiles, rehearsal
 from wsolkit.errors import RecipeError
 from wsolkit.gallery import PAGE, title_of, write
 from wsolkit.paths import notebooks_root
@@ -41,8 +41,8 @@ def test_other_seeds_and_unknown_parameters(store):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_notebook_of_the_paper_profile_can_be_planned_without_data(name):
-    (path,) = notebooks.find([name])
-    assert notebooks.recipes_of(path, {"profile": "paper"})
+    (path,) = notebook_files.find([name])
+    assert notebook_files.recipes_of(path, {"profile": "paper"})
 
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():
@@ -118,7 +118,7 @@ def test_missing_weights_are_found_out_before_training(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
-    paths = notebooks.find(["table7_ablation", "figA1_threshold"])
+    paths = notebook_files.find(["table7_ablation", "figA1_threshold"])
     (tmp_path / "table7_ablation.png").write_bytes(b"")
     (tmp_path / "table7_ablation.csv").write_text("row,value\na,1\n")
     (tmp_path / "table7_ablation_summary.csv").write_text("row,mean_pct,paper_pct\nvanilla <b>,12.5,60.74\n")
@@ -135,7 +135,7 @@ def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
 
 
 def test_the_batch_begins_with_what_is_read_first():
-    names = [path.stem for path in notebooks.find()]
+    names = [path.stem for path in notebook_files.find()]
     assert names[:2] == ["00_tour", "table7_ablation"]
     assert names[-1] == "claims"
     assert sorted(names) == NOTEBOOKS
@@ -143,7 +143,7 @@ def test_the_batch_begins_with_what_is_read_first():
 
 def test_every_notebook_asks_for_all_its_runs_at_once():
     """A plan stops where a notebook first asks for runs; what it asked for later would be missing in the plan."""
-    for path in notebooks.find():
+    for path in notebook_files.find():
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         asking = [
             part for source in cells for part in ("study.train(", "study.train_at(", "study.runs(") if part in source

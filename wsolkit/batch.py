@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsolkit import gallery, notebooks, paths
+from wsolkit import gallery, notebook_files, paths
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.files import writable_folder
 from wsolkit.processes import Ended, Task, cores, environment, run_tasks, worker_pool
@@ -86,10 +86,10 @@ def reproduce(
     Raises:
         WsolkitError: if something is wrong before the first notebook runs.
     """
-    given = notebooks.complete(parameters or {}, profile)
-    chosen = notebooks.find(names)
+    given = notebook_files.complete(parameters or {}, profile)
+    chosen = notebook_files.find(names)
     for notebook in chosen:
-        notebooks.check_parameters(notebook, given)
+        notebook_files.check_parameters(notebook, given)
     check_kernel()
     out = writable_folder(Path(given.get("out_root") or paths.figures_root()) / given["profile"])
     device = given.get("device") or "auto"
@@ -117,7 +117,7 @@ def reproduce(
                     if isinstance(each.task.name, Path):
                         bar.clear()
                         outcomes[each.task.name] = each.value or _not_executed(each)
-                        gallery.write(out, given["profile"], notebooks.find())
+                        gallery.write(out, given["profile"], notebook_files.find())
                         on_done(outcomes[each.task.name])
                 bar.update(len(ended))
                 bar.set_postfix_str(" | ".join(_state(task, store, Path(watched)) for task in running))
@@ -127,7 +127,7 @@ def reproduce(
 def _planned(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
     """What a notebook will ask for; nothing where that cannot be told, since executing it shows why."""
     try:
-        return notebooks.recipes_of(notebook, parameters)
+        return notebook_files.recipes_of(notebook, parameters)
     except Exception:
         return []
 

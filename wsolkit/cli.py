@@ -55,9 +55,9 @@ def reproduce(
 
     Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
     """
-    from wsolkit import batch, gallery, notebooks
+    from wsolkit import batch, gallery, notebook_files
 
-    parameters = notebooks.parse_settings(settings or [])
+    parameters = notebook_files.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path) for name, path in roots.items() if path is not None}
@@ -86,11 +86,11 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400
     """
-    from wsolkit import notebooks, paths, planning
+    from wsolkit import notebook_files, paths, planning
     from wsolkit.runs import RunStore
     from wsolkit.training import Place
 
-    wanted = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
+    wanted = planning.plan(names or [], profile, notebook_files.parse_settings(settings or []))
     typer.echo(planning.describe(wanted.table(RunStore(paths.runs_root(), Place())), images_per_second))
     for name, why in wanted.skipped.items():
         typer.echo(f"{name} is left out: {why}")
@@ -109,10 +109,10 @@ def rehearse(
 
     Weights are random, and pictures generated where the data are not there. Nothing is written.
     """
-    from wsolkit import notebooks, planning, rehearsal
+    from wsolkit import notebook_files, planning, rehearsal
     from wsolkit.training import Place
 
-    recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
+    recipes = planning.plan(names or [], profile, notebook_files.parse_settings(settings or [])).recipes
     failed = 0
     with _interruptible():
         for done in rehearsal.rehearse(recipes, Place(data_root=data_root, device=device), batch_size or None):

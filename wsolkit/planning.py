@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsolkit import datasets, notebooks
+from wsolkit import datasets, notebook_files
 from wsolkit.errors import NotInProfileError
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
@@ -57,13 +57,13 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     Raises:
         WsolkitError: for an unknown notebook, profile or parameter.
     """
-    given = notebooks.complete(parameters or {}, profile)
+    given = notebook_files.complete(parameters or {}, profile)
     wanted: dict[Recipe, list[str]] = {}
     skipped = {}
-    for notebook in notebooks.find(names):
-        notebooks.check_parameters(notebook, given)
+    for notebook in notebook_files.find(names):
+        notebook_files.check_parameters(notebook, given)
         try:
-            recipes = notebooks.recipes_of(notebook, given)
+            recipes = notebook_files.recipes_of(notebook, given)
         except NotInProfileError as error:
             skipped[notebook.stem] = str(error)
             continue
