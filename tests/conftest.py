@@ -1,12 +1,13 @@
 """Shared fixtures: small recipes, and a store that no other test sees."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from wsolkit import profiles
+from wsolkit import cli, profiles
 from wsolkit.files import writable_folder
 from wsolkit.recipes import Recipe, make_recipe
 from wsolkit.runs import RunStore
@@ -24,6 +25,19 @@ def own_folders(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, str(tmp_path / name))
     for variable in ("WSOLKIT_PROFILE", "WSOLKIT_HOME", "WSOLKIT_WEIGHTS", "WSOLKIT_JOBS"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def wsolkit(monkeypatch, capsys):
+    """The shell's command in this process: its exit code, what it printed, and its errors."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsolkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

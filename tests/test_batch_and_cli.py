@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torch
 
-from wsolkit import batch, cli, notebook_files, paths, study
+from wsolkit import batch, notebook_files, paths, study
 from wsolkit.errors import RecipeError, TrainingError, WsolkitError
 from wsolkit.recipes import Recipe
 
@@ -29,19 +29,6 @@ def write_notebook(folder: Path, name: str, *cells: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
-
-
-@pytest.fixture
-def wsolkit(monkeypatch, capsys):
-    """The shell's command in this process: its exit code, what it printed, and its errors."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wsolkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_find_knows_all_notebooks_and_suggests():

@@ -1,12 +1,8 @@
 import json
 import multiprocessing
-import os
-import signal
-import time
 
 import pytest
 
-from tests.conftest import tiny_recipe
 from wsolkit import runs, training
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.runs import RunStore
@@ -77,25 +73,6 @@ def test_two_processes_train_one_recipe_once(store, tiny):
         worker.join(120)
         assert worker.exitcode == 0
     assert store.find(tiny).info()["epochs_trained"] == 3
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_end(store, tmp_path):
-    recipe = tiny_recipe(epochs=20, dataset_options={"train_weaksup": 48, "train_fullsup": 8, "test": 8})
-    worker = multiprocessing.get_context("spawn").Process(target=_train, args=(store.root, store.place, recipe))
-    worker.start()
-    deadline = time.monotonic() + 60
-    while store.finished_epochs(recipe) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-    done = store.finished_epochs(recipe)
-    assert 3 <= done < 20
-    resumed = store.get(recipe)
-    assert resumed.info()["epochs_trained"] == 20 - done
-    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
-    for name in (training.BEST, training.LAST, training.HISTORY):
-        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_a_damaged_run_is_named(store, tiny):

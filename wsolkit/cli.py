@@ -14,10 +14,13 @@ from wsolkit.errors import RecipeError, WsolkitError
 
 if TYPE_CHECKING:
     from wsolkit.batch import Outcome
+    from wsolkit.runs import RunStore
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Real data sets: what is there, what is missing, where to get it.")
 app.add_typer(data, name="data")
+runs = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
+app.add_typer(runs, name="runs")
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder or zip of real data; drawn data needs none.")]
 Names = Annotated[list[str] | None, typer.Argument(help="Notebooks, e.g. table7_ablation; all if none.")]
@@ -190,6 +193,66 @@ def data_get(name: Dataset, data_root: DataFolder) -> None:
         typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
         typer.echo(f"{downloads.fetch(archive, data_root.expanduser())} is there.")
     data_check(name, data_root)
+
+
+def _store() -> "RunStore":
+    from wsolkit import paths
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    return RunStore(paths.runs_root(), Place())
+
+
+@runs.command("list")
+def runs_list() -> None:
+    """List all runs: what they train, how far they are, GT-known Loc on the test split, space on disk."""
+    from wsolkit import housekeeping
+
+    table = housekeeping.listing(_store())
+    typer.echo("No runs yet." if table.empty else table.to_string(index=False, na_rep=""))
+
+
+@runs.command("show")
+def runs_show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.")]) -> None:
+    """Show a run: its recipe, how it came about, its rates.
+
+    Example: wsolkit runs show 4539
+    """
+    from wsolkit import housekeeping
+
+    store = _store()
+    typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
+
+
+@runs.command("verify")
+def runs_verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if none.")] = None) -> None:
+    """Read all checkpoints against their hashes, and all reports; exit code 1 where something is wrong."""
+    from wsolkit import housekeeping
+
+    store = _store()
+    chosen = [housekeeping.find(store, name) for name in names or []] or housekeeping.folders(store)
+    broken = 0
+    for checked in housekeeping.verify(store, chosen):
+        broken += bool(checked.problems)
+        for problem in checked.problems:
+            typer.echo(f"{checked.run}: {problem}", err=True)
+    typer.echo(f"{len(chosen)} runs read, {broken} with problems")
+    if broken:
+        raise typer.Exit(1)
+
+
+@runs.command("gc")
+def runs_gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove what no finished run needs, after asking; runs themselves always stay."""
+    from wsolkit import housekeeping
+
+    found = housekeeping.garbage(_store())
+    for each in found:
+        typer.echo(f"{each.size / 1e6:9.1f} MB  {each.path}: {each.why}")
+    typer.echo(f"{sum(each.size for each in found) / 1e6:9.1f} MB in all")
+    if found and (yes or typer.confirm("Remove these?")):
+        housekeeping.remove(found)
+        typer.echo("removed")
 
 
 @contextmanager

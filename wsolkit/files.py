@@ -1,13 +1,31 @@
 """Writing files so that nothing is ever half-written: beside the target first, then renamed over it."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsolkit.errors import WsolkitError
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; one that a kill left behind means nothing."""
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+"""What says that a disk is full, over its quota, read-only or broken."""
+
+
+def not_written(path: Path, error: Exception) -> WsolkitError:
+    """The error for a file that could not be written, with the space that is left."""
+    with suppress(OSError):
+        free = shutil.disk_usage(path.parent).free
+        return WsolkitError(
+            f"Cannot write {path}: {error}. {free / 1e6:,.0f} MB are free there. What was there before is kept; make "
+            "room or give write access, and the same command goes on."
+        )
+    return WsolkitError(f"Cannot write {path}: {error}. The folder is not to be had any more.")
 
 
 def writable_folder(path: Path) -> Path:
@@ -28,13 +46,20 @@ def writable_folder(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it over ``path`` at the end, or remove it on an error."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Give a temporary path beside ``path``; rename it over ``path`` at the end, or remove it on an error.
+
+    Raises:
+        WsolkitError: if the disk is full or cannot be written; ``path`` is as before then.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        yield partial
-        os.replace(partial, path)
+        with _explained(path):
+            yield partial
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        # On a disk that has become read-only not even that is possible.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,8 +71,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     writable_folder(path.parent)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield partial
-        if not path.exists():
-            os.replace(partial, path)
+        with _explained(path):
+            yield partial
+            if not path.exists():
+                os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise not_written(path, error) from error
+        raise

@@ -3,13 +3,15 @@
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from wsolkit.errors import WsolkitError
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def run_tasks(pool: Executor, tasks: Sequence[Task], slots: int) -> Iterator[tup
             # What comes next is not overtaken: a task of many slots would wait for ever.
             if min(task.slots, slots) > free:
                 break
-            running[pool.submit(task.call, *task.arguments)] = task
             waiting.remove(task)
+            running[_submitted(pool, task)] = task
         finished, _ = wait(running, timeout=0 if ended else 1, return_when=FIRST_COMPLETED)
         for future in finished:
             ended.append(_ended(running.pop(future), future))
@@ -129,8 +131,22 @@ def _failed_need(task: Task, done: dict[Hashable, Ended]) -> BaseException | Non
     return next((done[need].error for need in task.needs if need in done and done[need].error), None)
 
 
+def _submitted(pool: Executor, task: Task) -> Future:
+    try:
+        return pool.submit(task.call, *task.arguments)
+    except BrokenExecutor as error:
+        future = Future()
+        future.set_exception(error)
+        return future
+
+
 def _ended(task: Task, future: Future) -> Ended:
     error = future.exception()
+    if isinstance(error, BrokenExecutor):
+        error = WsolkitError(
+            "A worker process died, perhaps for want of memory (fewer at once: --jobs or WSOLKIT_JOBS). What was "
+            "finished is kept; the same command goes on from there."
+        )
     return Ended(task, None if error else future.result(), error)
 
 

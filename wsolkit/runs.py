@@ -10,13 +10,14 @@ there. Nothing else in a run tells how it began: weights and history are the sam
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from wsolkit import checkpoints, models, training, warm_stages
 from wsolkit.errors import DataError, unknown
@@ -126,12 +127,38 @@ class RunStore:
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
         folder = writable_folder(self.folder(recipe))
-        with FileLock(self.root / f"{recipe.key}.lock"):
+        with self._locked(recipe, should_stop):
             if not self.find(recipe):
                 with atomic_file(folder / RECIPE) as partial:
                     partial.write_text(recipe.to_json())
                 self._train(recipe, folder, initial, should_stop)
         return self._checked(Run(recipe, folder))
+
+    @contextmanager
+    def _locked(self, recipe: Recipe, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """Hold the lock of a recipe; while another process has it, show how far that one is.
+
+        The system lifts the lock of a process that dies, so there are no stale ones.
+        """
+        lock = FileLock(self.root / f"{recipe.key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._wait_for(lock, recipe, should_stop)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _wait_for(self, lock: FileLock, recipe: Recipe, should_stop: Callable[[], bool]) -> None:
+        with progress(title=f"waiting for {recipe.key}", total=recipe.epochs, unit="epoch") as bar:
+            while not lock.is_locked:
+                try:
+                    lock.acquire(timeout=1)
+                except Timeout:
+                    bar.update(self.finished_epochs(recipe) - bar.n)
+                    if should_stop():
+                        raise training.Stopped(f"Stopped while another process trains {recipe.key}.") from None
 
     def _checked(self, run: Run) -> Run:
         """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""

@@ -1,5 +1,7 @@
 """One training run from a recipe: warm stage, main stage, schedule, model selection, checkpoints, resume."""
 
+import logging
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -16,14 +18,16 @@ import wsolkit
 from wsolkit import checkpoints, methods, models, paths
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, training_batches
 from wsolkit.datasets import SPLITS, CachedDataset, WsolDataset, open_dataset
-from wsolkit.errors import TrainingError
+from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.evaluation import evaluate
 from wsolkit.files import atomic_file
 from wsolkit.maps import NotFiniteError
 from wsolkit.progress import progress
 from wsolkit.recipes import Recipe
 
-LAST = "last.safetensors"
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+"""Everything that the next epoch needs, after the newest epoch and after the one before."""
+
 BEST = "best.safetensors"
 HISTORY = "history.csv"
 
@@ -97,8 +101,9 @@ def train(
 
     Args:
         recipe: what to train.
-        folder: the run's own folder; it exists. Gets ``last.safetensors`` and ``history.csv`` after every epoch,
-            ``best.safetensors`` after every better one, and the recipe's snapshots.
+        folder: the run's own folder; it exists. Gets ``last.safetensors`` and ``history.csv`` after every epoch (the
+            last but one stays as ``previous.safetensors``), ``best.safetensors`` after every better one, and the
+            recipe's snapshots.
         place: data, device and cache.
         initial: state dict of the run that the recipe is pretrained by; its classifier is not taken.
         should_stop: asked after every step; True ends the run at once.
@@ -109,7 +114,8 @@ def train(
 
     Raises:
         TrainingError: if a loss becomes NaN or infinite (epoch, step and term are named), or on `Stopped`.
-        CheckpointError: if the folder's checkpoint is damaged.
+        CheckpointError: if the folder's checkpoints are damaged, the last and the one before.
+        WsolkitError: if the folder cannot be written; finished epochs stay.
     """
     device = place.torch_device()
     with cpu_threads(recipe.cpu_threads):
@@ -206,6 +212,27 @@ def require_selectable(recipe: Recipe, held_out: CachedDataset) -> None:
 
 
 @contextmanager
+def memory_for(images: Tensor, when: str) -> Iterator[None]:
+    """Say which batch did not fit where the block runs out of the device's memory.
+
+    Raises:
+        TrainingError: with what to do.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        count, side = len(images), images.shape[-1]
+        raise TrainingError(
+            f"Out of memory on {images.device}: {when}, {count} images of {side}x{side}. Finished epochs are kept. "
+            f"Try a batch size of {max(1, count // 2)}, or free the device of other programs. ({_sentence(error)})"
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).split(". ")[0].strip()
+
+
+@contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
     """Let PyTorch use this many CPU threads inside the block."""
     before = torch.get_num_threads()
@@ -277,7 +304,8 @@ def _train_epoch(
     for number, (images, labels) in enumerate(
         training_batches(data, batch_size, recipe.crop_size, order, device), start=1
     ):
-        outcome, total = optimise(step, model, optimizer, images, labels, warm, randomness)
+        with memory_for(images, f"epoch {epoch}, step {number}"):
+            outcome, total = optimise(step, model, optimizer, images, labels, warm, randomness)
         if not torch.isfinite(total):
             raise _broken_loss(outcome, epoch, number)
         for name, value in [("total", total), *((name, term.value) for name, term in outcome.terms.items())]:
@@ -325,6 +353,8 @@ def _is_best(history: list[dict], select_by: str) -> bool:
 def _save_progress(folder: Path, model: nn.Module, optimizer: SGD, history: list[dict]) -> None:
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {MOMENTUM + name: tensor for name, tensor in checkpoints.momentum_tensors(optimizer).items()}
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
     checkpoints.save(folder / LAST, tensors, {"history": history})
     _write_history(folder, history)
 
@@ -334,11 +364,27 @@ def _write_history(folder: Path, history: list[dict]) -> None:
         pd.DataFrame(history).to_csv(partial, index=False)
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run's folder holds a finished epoch."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
 def _resume(folder: Path, model: nn.Module, optimizer: SGD) -> list[dict]:
     """Restore an earlier attempt into model and optimizer; returns its history, empty for a new run."""
-    if not (folder / LAST).exists():
+    if not begun(folder):
         return []
-    tensors, header = checkpoints.load(folder / LAST)
-    checkpoints.load_into(model, checkpoints.split_by_prefix(tensors, MODEL), folder / LAST)
+    tensors, header, path = _newest_whole(folder)
+    checkpoints.load_into(model, checkpoints.split_by_prefix(tensors, MODEL), path)
     checkpoints.restore_momentum(optimizer, checkpoints.split_by_prefix(tensors, MOMENTUM))
     return header["history"]
+
+
+def _newest_whole(folder: Path) -> tuple[dict[str, Tensor], dict, Path]:
+    """The newest progress that can be read; a damaged one is named, and the one before it taken."""
+    try:
+        return *checkpoints.load(folder / LAST), folder / LAST
+    except CheckpointError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        logging.getLogger(__name__).warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
+        return *checkpoints.load(folder / PREVIOUS), folder / PREVIOUS

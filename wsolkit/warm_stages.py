@@ -49,7 +49,7 @@ class WarmStages:
         A stage that is damaged is left alone, and the run begins at its beginning.
         """
         stage = self.folder
-        if stage is None or not stage.is_dir() or (run / training.LAST).exists():
+        if stage is None or not stage.is_dir() or training.begun(run):
             return False
         try:
             best, header = checkpoints.load(stage / training.BEST)

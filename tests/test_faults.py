@@ -1,0 +1,288 @@
+"""What goes wrong on real machines: killed processes, full disks, damaged files, too little memory."""
+
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import tiny_recipe
+from wsolkit import methods, runs, training, warm_stages
+from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
+from wsolkit.files import atomic_file
+from wsolkit.runs import RunStore
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["wsolkit.runs", "torch._dynamo"])
+
+
+def train(root, place, *recipes) -> None:
+    store = RunStore(root, place)
+    for recipe in recipes:
+        store.get(recipe)
+
+
+def begin(store: RunStore, *recipes) -> multiprocessing.Process:
+    """A process of its own that trains; nothing is imported anew, so that it begins at once."""
+    process = FORKS.Process(target=train, args=(store.root, store.place, *recipes))
+    process.start()
+    return process
+
+
+def wait_until(holds, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What the recipe decides, to the last bit."""
+    names = (training.BEST, training.LAST, training.PREVIOUS, training.HISTORY)
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_in_the_very_same_bits(store, tmp_path):
+    """Each kill comes at a random moment: while the data are drawn, in a step, while a checkpoint is written."""
+    recipe = tiny_recipe(epochs=60, warm_epochs=3, lr_decay_epochs=(30,))
+    chance, epochs = random.Random(5), []
+    for _ in range(20):
+        before = store.finished_epochs(recipe)
+        process = begin(store, recipe)
+        target = before + chance.randint(0, 2)
+        wait_until(lambda target=target: store.finished_epochs(recipe) >= target)
+        time.sleep(chance.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        epochs.append(store.finished_epochs(recipe))
+    assert len(set(epochs)) > 5, "the kills did not come at different epochs"
+    assert epochs[-1] < 60
+    resumed = store.get(recipe)
+    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    assert resumed.info()["epochs_trained"] == 60 - epochs[-1]
+    assert files(resumed.folder) == files(whole.folder)
+
+
+@pytest.mark.slow
+def test_eight_processes_that_want_four_recipes_train_each_once(store):
+    recipes = [tiny_recipe(seed=seed) for seed in range(4)]
+    processes = [begin(store, *recipes[start % 4 :], *recipes[: start % 4]) for start in range(8)]
+    for process in processes:
+        process.join(240)
+        assert process.exitcode == 0
+    for recipe in recipes:
+        assert store.find(recipe).info()["epochs_trained"] == recipe.epochs
+
+
+@pytest.mark.slow
+def test_who_waits_takes_over_when_the_trainer_dies(store):
+    recipe = tiny_recipe(epochs=40)
+    trainer = begin(store, recipe)
+    wait_until(lambda: store.finished_epochs(recipe) >= 2)
+    waiter = begin(store, recipe)
+    time.sleep(0.5)
+    assert waiter.is_alive()
+    os.kill(trainer.pid, signal.SIGKILL)
+    waiter.join(240)
+    assert waiter.exitcode == 0
+    assert 0 < store.find(recipe).info()["epochs_trained"] < 40
+
+
+def test_a_waiter_can_be_stopped(store, tiny):
+    from filelock import FileLock
+
+    store.root.mkdir()
+    with FileLock(store.root / f"{tiny.key}.lock"), pytest.raises(TrainingError, match="another process trains"):
+        RunStore(store.root, store.place).get(tiny, should_stop=lambda: True)
+
+
+def interrupted(store, recipe, after: int) -> Path:
+    """A run's folder after so many epochs."""
+    with pytest.raises(training.Stopped):
+        store.get(recipe, should_stop=lambda: store.finished_epochs(recipe) >= after)
+    return store.folder(recipe)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "altered", "emptied"])
+def test_of_a_damaged_checkpoint_the_older_one_is_used(store, tmp_path, caplog, damage):
+    recipe = tiny_recipe(epochs=5)
+    folder = interrupted(store, recipe, 3)
+    content = bytearray((folder / training.LAST).read_bytes())
+    if damage == "altered":
+        content[-1000] ^= 1  # a single bit of a weight
+    kept = {"cut short": content[:-100], "altered": content, "emptied": b""}[damage]
+    (folder / training.LAST).write_bytes(kept)
+    with caplog.at_level(logging.WARNING):
+        resumed = store.get(recipe)
+    assert str(folder / training.LAST) in caplog.text
+    assert "Going on from the epoch before" in caplog.text
+    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    assert files(resumed.folder) == files(whole.folder)
+
+
+def test_two_damaged_checkpoints_are_an_error_and_stay(store):
+    recipe = tiny_recipe(epochs=5)
+    folder = interrupted(store, recipe, 3)
+    for name in (training.LAST, training.PREVIOUS):
+        (folder / name).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=training.PREVIOUS):
+        store.get(recipe)
+    assert (folder / training.LAST).read_bytes() == b"nothing"
+
+
+def test_a_kill_between_two_renames_loses_one_epoch_at_most(store, tmp_path):
+    recipe = tiny_recipe(epochs=5)
+    folder = interrupted(store, recipe, 3)
+    (folder / training.LAST).rename(folder / training.PREVIOUS)
+    resumed = store.get(recipe)
+    assert resumed.info()["epochs_trained"] == 2
+    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    assert (resumed.folder / training.BEST).read_bytes() == (whole.folder / training.BEST).read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(store, small_disk, tmp_path):
+    recipe = tiny_recipe(epochs=4)
+    full = RunStore(small_disk / "runs", store.place)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(2_000_000))
+    with pytest.raises(WsolkitError, match=r"Cannot write .*safetensors: .* MB are free there"):
+        full.get(recipe)
+    assert not list(full.folder(recipe).glob(".*"))
+    filler.unlink()
+    smaller = RunStore(tmp_path / "runs", store.place)
+    whole = smaller.get(recipe)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert files(full.get(recipe).folder) == files(whole.folder)
+
+
+def write_half(path: Path, number: int) -> None:
+    with atomic_file(path) as new:
+        new.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, number):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(WsolkitError, match="Cannot write .*file: .*MB are free"):
+        write_half(tmp_path / "file", number)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file"):
+        raise FileNotFoundError(errno.ENOENT, "an image")
+
+
+def test_out_of_memory_names_the_batch_and_what_to_try(store, tiny, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(methods, "configured_step", lambda *given: full)
+    with pytest.raises(TrainingError, match=r"Out of memory on cpu: epoch 1, step 1, 8 images .* batch size of 4"):
+        store.get(tiny)
+
+
+def test_data_that_vanish_before_the_last_evaluation(store, tiny, monkeypatch):
+    """Training goes on, since its images lie in the cache; only the test split is still to be read."""
+    source = training.Place.source
+
+    def gone(place, recipe, split):
+        if split == "test" and training.begun(store.folder(recipe)):
+            raise DataError("The folder of the images is not there any more.")
+        return source(place, recipe, split)
+
+    monkeypatch.setattr(training.Place, "source", gone)
+    with pytest.raises(DataError, match="not there any more"):
+        store.get(tiny)
+    assert store.find(tiny) is None
+    monkeypatch.undo()
+    assert store.get(tiny).info()["epochs_trained"] == 0
+
+
+def test_an_image_that_cannot_be_read_is_named_and_nothing_half_read_is_kept(store, tiny, monkeypatch):
+    from wsolkit.datasets import synthetic_birds
+
+    source = synthetic_birds.open_split
+
+    class Broken:
+        def __init__(self, *given):
+            self.whole = source(*given)
+
+        def __getattr__(self, name):
+            return getattr(self.whole, name)
+
+        def __len__(self):
+            return len(self.whole)
+
+        def __getitem__(self, index):
+            if index == 5:
+                raise DataError("Cannot decode bird-5.jpg: truncated.")
+            return self.whole[index]
+
+    monkeypatch.setattr(synthetic_birds, "open_split", Broken)
+    with pytest.raises(DataError, match=r"bird-5\.jpg"):
+        store.get(tiny)
+    assert not [path for path in store.place.cache.iterdir() if path.is_dir()]
+    monkeypatch.undo()
+    assert store.get(tiny).info()["epochs_trained"] == 3
+
+
+def die(*arguments) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_an_error_and_the_runs_go_on(store, tiny, monkeypatch):
+    other = tiny.changed(seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_work", die)
+        with pytest.raises(WsolkitError, match="A worker process died"):
+            store.get_all([tiny, other], jobs=2)
+    assert len(store.get_all([tiny, other], jobs=2)) == 2
+
+
+def test_an_altered_header_is_noticed(store, tiny):
+    path = store.get(tiny).folder / training.BEST
+    content = path.read_bytes()
+    assert json.dumps(tiny.key).encode()[1:-1] in content
+    path.write_bytes(content.replace(tiny.key.encode(), b"0" * len(tiny.key), 1))
+    with pytest.raises(CheckpointError, match="altered"):
+        store.find(tiny).model()
+
+
+def test_a_damaged_warm_stage_costs_only_time(store, tiny):
+    store.get(tiny)
+    (stage,) = (store.root / warm_stages.FOLDER).iterdir()
+    path = stage / training.BEST
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    assert store.get(tiny.changed(method_options={"lambda_sim": 2.0})).info()["epochs_trained"] == 3

@@ -1,0 +1,126 @@
+import os
+import re
+import time
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit import housekeeping, runs, training, warm_stages
+from wsolkit.errors import RecipeError
+
+
+@pytest.fixture
+def two(store, monkeypatch):
+    """A store with a finished run and one that was stopped; the shell finds it too."""
+    done, begun = tiny_recipe(snapshot_epochs=(2,)), tiny_recipe(seed=1)
+    store.get(done)
+    with pytest.raises(training.Stopped):
+        store.get(begun, should_stop=lambda: store.finished_epochs(begun) >= 1)
+    monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
+    return done, begun
+
+
+def test_the_list_tells_what_is_done(store, two):
+    done, begun = two
+    table = housekeeping.listing(store).set_index("run")
+    assert table.loc[[done.key, begun.key], "state"].tolist() == ["done", "begun"]
+    assert table.loc[[done.key, begun.key], "epochs"].tolist() == ["3/3", "1/3"]
+    expected = store.find(done).report().rate("gt_known_loc") * 100
+    assert table.loc[done.key, "gt_known_loc"] == pytest.approx(expected, abs=0.005)
+    assert table["gt_known_loc"].isna().tolist() == [key != done.key for key in table.index]
+
+
+def test_a_run_of_another_version_is_foreign(store, two):
+    done, _ = two
+    store.folder(done).rename(store.root / "0123456789ab")
+    table = housekeeping.listing(store).set_index("run")
+    assert table.loc["0123456789ab", "state"] == "foreign"
+
+
+def test_a_whole_store_has_no_problems(store, two):
+    assert [checked.problems for checked in housekeeping.verify(store, housekeeping.folders(store))] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (training.BEST, "altered"),
+        (training.snapshot(2), "altered"),
+        ("test-rates.csv", "report cannot be read"),
+        (runs.DONE, "report cannot be read"),
+        (runs.RECIPE, "Not a recipe"),
+    ],
+)
+def test_every_damage_is_found_and_named(store, two, name, problem):
+    path = store.folder(two[0]) / name
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(content if path.suffix == ".safetensors" else b"")
+    found = {checked.run: checked.problems for checked in housekeeping.verify(store, housekeeping.folders(store))}
+    assert problem in " ".join(found[two[0].key])
+    assert found[two[1].key] == ()
+
+
+def test_a_missing_checkpoint_and_a_changed_recipe_are_found(store, two):
+    folder = store.folder(two[0])
+    (folder / training.BEST).unlink()
+    text = (folder / runs.RECIPE).read_text()
+    (folder / runs.RECIPE).write_text(re.sub('"momentum": 0.9', '"momentum": 0.8', text))
+    (checked,) = housekeeping.verify(store, [folder])
+    assert "best.safetensors is missing" in " ".join(checked.problems)
+    assert "has the key" in " ".join(checked.problems)
+
+
+def test_garbage_is_what_nothing_needs_and_runs_stay(store, two):
+    done, begun = two
+    old, new = (store.folder(begun) / f".x.{age}.partial" for age in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    found = {each.path: each for each in housekeeping.garbage(store)}
+    resume = {store.folder(done) / name for name in (training.LAST, training.PREVIOUS)}
+    stages = set((store.root / warm_stages.FOLDER).iterdir())
+    assert len(stages) == 2
+    assert set(found) == resume | stages | {old}
+    assert found[old].size == 4
+    housekeeping.remove(list(found.values()))
+    assert housekeeping.garbage(store) == []
+    assert new.exists()
+    assert store.find(done).model() is not None
+    assert store.get(begun).info()["epochs_trained"] == 2
+    assert [checked.problems for checked in housekeeping.verify(store, [store.folder(done)])] == [()]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_key(store, two):
+    assert housekeeping.find(store, two[0].key[:6]) == store.folder(two[0])
+    with pytest.raises(RecipeError, match="Unknown run 'zz'"):
+        housekeeping.find(store, "zz")
+    with pytest.raises(RecipeError, match="Unknown run ''"):
+        housekeeping.find(store, "")
+
+
+def test_the_shell_lists_shows_verifies_and_asks_before_it_removes(store, two, wsolkit, monkeypatch):
+    done, begun = two
+    assert done.key in wsolkit("runs", "list")[1]
+    shown = wsolkit("runs", "show", done.key[:8])[1]
+    assert "gt_known_loc" in shown
+    assert "epochs_trained: 3" in shown
+    assert "1 of 3 epochs" in wsolkit("runs", "show", begun.key)[1]
+    assert wsolkit("runs", "verify")[:2] == (0, "2 runs read, 0 with problems\n")
+    monkeypatch.setattr("typer.confirm", lambda question: False)
+    code, out, _ = wsolkit("runs", "gc")
+    assert (code, "removed" in out) == (0, False)
+    assert (store.folder(done) / training.LAST).exists()
+    assert "removed" in wsolkit("runs", "gc", "--yes")[1]
+    assert not (store.folder(done) / training.LAST).exists()
+    (store.folder(done) / training.BEST).write_bytes(b"")
+    code, out, errors = wsolkit("runs", "verify", done.key)
+    assert (code, out) == (1, "1 runs read, 1 with problems\n")
+    assert "best.safetensors" in errors
+
+
+def test_an_empty_store_is_no_error(tmp_path, wsolkit):
+    assert wsolkit("runs", "list")[:2] == (0, "No runs yet.\n")
+    assert wsolkit("runs", "verify")[0] == 0
+    assert wsolkit("runs", "gc")[0] == 0
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,177 @@
+"""Keeping a run store: what is in it, whether it is whole, and what could go."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from wsolkit import checkpoints, training, warm_stages
+from wsolkit.errors import WsolkitError, unknown
+from wsolkit.files import PARTIAL
+from wsolkit.recipes import Recipe
+from wsolkit.runs import DONE, RECIPE, Run, RunStore
+
+COLUMNS = ("run", "dataset", "backbone", "method", "seed", "epochs", "state", "gt_known_loc", "megabytes")
+
+ABANDONED = 3600
+"""Seconds after which nobody is writing a file any more: no file of a run takes that long."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a look into a run's folder found.
+
+    Attributes:
+        run: name of the folder.
+        problems: what is wrong, one line each; none if it is whole.
+    """
+
+    run: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something that could go.
+
+    Attributes:
+        path: file or folder.
+        why: why nothing is lost with it.
+        size: in bytes.
+    """
+
+    path: Path
+    why: str
+    size: int
+
+
+def folders(store: RunStore) -> list[Path]:
+    """The folders of all runs, finished or not."""
+    return sorted(path.parent for path in store.root.glob(f"*/{RECIPE}"))
+
+
+def find(store: RunStore, name: str) -> Path:
+    """A run's folder from its key or the beginning of it.
+
+    Raises:
+        RecipeError: if none or several begin so.
+    """
+    found = [folder for folder in folders(store) if folder.name.startswith(name)]
+    if len(found) != 1:
+        raise unknown("run", name, [folder.name for folder in found or folders(store)])
+    return found[0]
+
+
+def listing(store: RunStore) -> pd.DataFrame:
+    """One row a run, columns :data:`COLUMNS`; ``gt_known_loc`` in percent on the test split, NaN where there is none.
+
+    A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
+    """
+    return pd.DataFrame([_row(store, folder) for folder in folders(store)], columns=list(COLUMNS))
+
+
+def _row(store: RunStore, folder: Path) -> dict:
+    row = {"run": folder.name, "state": "foreign", "megabytes": round(_size(folder) / 1e6, 1)}
+    try:
+        recipe = Recipe.from_file(folder / RECIPE)
+    except WsolkitError:
+        return row
+    row |= {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed")}
+    row["epochs"] = f"{store.finished_epochs(recipe)}/{recipe.epochs}"
+    if recipe.key != folder.name:
+        return row
+    run = store.find(recipe)
+    rates = _rates(run) if run else {}
+    return row | {"state": "done" if run else "begun", "gt_known_loc": rates.get("gt_known_loc")}
+
+
+def _rates(run: Run) -> dict[str, float]:
+    """The CAM's rates in percent; nothing where the report cannot be read, which `verify` says."""
+    try:
+        rates = run.report().rates
+    except (OSError, ValueError):
+        return {}
+    cam = rates[rates["map"] == "cam"]
+    return dict(zip(cam["metric"], (cam["value"] * 100).round(2), strict=True))
+
+
+def describe(store: RunStore, folder: Path) -> str:
+    """A run in lines: its recipe, how it came about, its rates."""
+    recipe = Recipe.from_file(folder / RECIPE)
+    lines = [f"{folder}", recipe.to_json()]
+    run = store.find(recipe) if recipe.key == folder.name else None
+    if run is None:
+        return "\n".join([*lines, f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs; no report yet"])
+    lines += [f"{name}: {value}" for name, value in run.info().items()]
+    return "\n".join([*lines, *(f"{metric}: {value:g}" for metric, value in _rates(run).items())])
+
+
+def verify(store: RunStore, chosen: Sequence[Path]) -> Iterator[Checked]:
+    """Read everything of some runs: recipe against folder, checkpoints against their hashes, reports.
+
+    Args:
+        store: the store.
+        chosen: folders of runs.
+
+    Yields:
+        One result a run, as it comes.
+    """
+    for folder in chosen:
+        yield Checked(folder.name, tuple(_problems(store, folder)))
+
+
+def _problems(store: RunStore, folder: Path) -> Iterator[str]:
+    try:
+        recipe = Recipe.from_file(folder / RECIPE)
+    except WsolkitError as error:
+        yield str(error)
+        return
+    if recipe.key != folder.name:
+        yield f"{folder / RECIPE} has the key {recipe.key}: another version of the kit wrote it, or it was altered"
+    done = (folder / DONE).exists()
+    needed = [training.BEST, *map(training.snapshot, recipe.snapshot_epochs)] if done else []
+    for name in needed:
+        if not (folder / name).exists():
+            yield f"{folder / name} is missing"
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            checkpoints.load(path)
+        except WsolkitError as error:
+            yield str(error)
+    if done:
+        try:
+            run = Run(recipe, folder)
+            run.info(), run.report(), run.history()
+        except (OSError, ValueError) as error:
+            yield f"the report cannot be read: {error}"
+
+
+def garbage(store: RunStore) -> list[Garbage]:
+    """What could go without any run being trained again; folders of runs always stay."""
+    finished = [folder for folder in folders(store) if (folder / DONE).exists()]
+    resume = [folder / name for folder in finished for name in (training.LAST, training.PREVIOUS)]
+    partial = [*store.root.glob(f"*/.*{PARTIAL}"), *store.root.glob(f"{warm_stages.FOLDER}/.*")]
+    latest = time.time() - ABANDONED
+    found = {
+        "the run is finished: nothing resumes from it": filter(Path.exists, resume),
+        "left behind by a process that was killed": [path for path in partial if path.stat().st_mtime < latest],
+        "a shared warm stage: only runs that begin later would use it": store.root.glob(f"{warm_stages.FOLDER}/[!.]*"),
+    }
+    every = [Garbage(path, why, _size(path)) for why, paths in found.items() for path in paths]
+    return sorted(every, key=lambda each: str(each.path))
+
+
+def remove(everything: Sequence[Garbage]) -> None:
+    """Delete what `garbage` found."""
+    for each in everything:
+        if each.path.is_dir():
+            shutil.rmtree(each.path)
+        else:
+            each.path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
