@@ -7,6 +7,11 @@ FEATURES = torch.tensor([[[[1.0, 0.5], [0.9, 0.0]], [[3.0, 1.5], [2.5, 0.0]]]])
 """Channel means 2, 1, 1.7, 0: relative to the largest 1, 0.5, 0.85, 0."""
 
 
+def seeded(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda shape: torch.rand(shape, generator=generator)
+
+
 def test_attended_cells_by_hand():
     assert attended_cells(FEATURES, 0.8).tolist() == [[[[True, False], [True, False]]]]
     assert attended_cells(FEATURES, 0.5).tolist() == [[[[True, False], [True, False]]]]
@@ -28,9 +33,9 @@ def test_dropout_is_the_identity_in_evaluation_and_at_probability_zero():
 
 def test_dropout_is_seeded_and_drops_about_the_right_share():
     features = torch.ones(50, 3, 10, 10)
-    first = AttentiveDropout(0.5, 0.3)(features, torch.Generator().manual_seed(5))
-    again = AttentiveDropout(0.5, 0.3)(features, torch.Generator().manual_seed(5))
-    other = AttentiveDropout(0.5, 0.3)(features, torch.Generator().manual_seed(6))
+    first = AttentiveDropout(0.5, 0.3)(features, seeded(5))
+    again = AttentiveDropout(0.5, 0.3)(features, seeded(5))
+    other = AttentiveDropout(0.5, 0.3)(features, seeded(6))
     assert (first == again).all()
     assert (first != other).any()
     # 5,000 cells: the share has a deviation of 0.0065.

@@ -18,7 +18,10 @@ def images():
 def take_step(images, name="bridging", warm=False, seed=3, **options):
     model = models.build("mini_vgg", 3).train()
     parsed = methods.complete_options(name, options)
-    outcome = methods.step(name)(model, images, LABELS, parsed, warm, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    outcome = methods.step(name)(
+        model, images, LABELS, parsed, warm, lambda shape: torch.rand(shape, generator=generator)
+    )
     return model, outcome
 
 

@@ -1,6 +1,6 @@
 """Training and evaluation batches from cached uint8 images: crop, flip, normalise (the benchmark's protocol)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,16 +28,25 @@ def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def training_batches(
-    data: CachedDataset, batch_size: int, crop_size: int, generator: Generator, device: torch.device | str
+    data: CachedDataset,
+    batch_size: int,
+    crop_size: int,
+    generator: Generator,
+    device: torch.device | str,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, each image cropped and flipped at random.
 
     Args:
         data: the images, of a side no smaller than the crop.
-        batch_size: images a batch; a last batch of a single image is left out, since batch norm needs two.
+        batch_size: images a batch; a last batch of a single image is left out, since batch norm needs two, and one of
+            fewer images than processes.
         crop_size: side of the random crop in pixels.
         generator: source of all randomness of the epoch, on the CPU.
         device: where batches go.
+        rank: number of this process among those that share every batch.
+        world: how many those are; each has its `share` of the same batches, with the same crops.
 
     Yields:
         Images (B, 3, crop, crop) float32 and labels (B,) int64.
@@ -45,31 +54,47 @@ def training_batches(
     order = torch.randperm(len(data), generator=generator).numpy()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        if len(chosen) == 1 < len(order):
+        if len(chosen) == 1 < len(order) or len(chosen) < world:
             return
+        windows = draw_windows(len(chosen), data.size - crop_size + 1, generator)
+        mine = share(range(len(chosen)), rank, world)
+        chosen, windows = chosen[mine.start : mine.stop], windows[mine.start : mine.stop]
         # The images may lie on disk, where reading in order is faster; the batch keeps its random order.
-        images = random_crops(data.images[np.sort(chosen)][np.argsort(np.argsort(chosen))], crop_size, generator)
+        images = crop(data.images[np.sort(chosen)][np.argsort(np.argsort(chosen))], crop_size, windows)
         yield normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
-def random_crops(images: np.ndarray, size: int, generator: Generator) -> np.ndarray:
-    """Crop each image at a random place, and mirror it with probability one half.
+def share(images: range, number: int, of: int) -> range:
+    """One of nearly equal shares of a range of images."""
+    return range(*(images.start + len(images) * each // of for each in (number, number + 1)))
+
+
+Window = tuple[int, int, bool]
+"""Top and left of a crop in pixels, and whether it is mirrored."""
+
+
+def draw_windows(count: int, places: int, generator: Generator) -> list[Window]:
+    """A random window for each image: any of ``places`` from top and left, mirrored with probability one half."""
+    corners = torch.randint(places, (count, 2), generator=generator).tolist()
+    mirrored = (torch.rand(count, generator=generator) < 0.5).tolist()
+    return [(y, x, flip) for (y, x), flip in zip(corners, mirrored, strict=True)]
+
+
+def crop(images: np.ndarray, size: int, windows: Sequence[Window]) -> np.ndarray:
+    """Cut a window out of each image.
 
     Args:
         images: (B, S, S, C) uint8, S >= size; not modified.
         size: side of the crop in pixels.
-        generator: source of randomness, on the CPU.
+        windows: one an image.
 
     Returns:
         (B, size, size, C) uint8.
     """
-    room = images.shape[1] - size + 1
-    corners = torch.randint(room, (len(images), 2), generator=generator).tolist()
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5).tolist()
     crops = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for crop, image, (y, x), flip in zip(crops, images, corners, mirrored, strict=True):
+    for target, image, (y, x, flip) in zip(crops, images, windows, strict=True):
         window = image[y : y + size, x : x + size]
-        crop[:] = window[:, ::-1] if flip else window
+        target[:] = window[:, ::-1] if flip else window
     return crops
 
 

@@ -32,6 +32,14 @@ Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, open
 DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
 
 
+class Precision(StrEnum):
+    """Precision of the network's passes."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
 class Contours(StrEnum):
     """Which contours give boxes."""
 
@@ -133,14 +141,21 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
     data_root: DataRoot = None,
     device: Device = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network's passes; bf16 and fp16 on a GPU.")
+    ] = Precision.float32,
+    parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
 ) -> None:
-    """Train one recipe, or find that it has been trained, and print its folder."""
+    """Train one recipe, or find that it has been trained, and print its folder.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
+    """
     from wsolkit import paths
     from wsolkit.recipes import Recipe
     from wsolkit.runs import RunStore
     from wsolkit.training import Place
 
-    place = Place(data_root=data_root, device=device, cache=paths.cache_root())
+    place = Place(data_root, device, paths.cache_root(), precision.value, parts)
     with _interruptible():
         run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
     typer.echo(run.folder)

@@ -1,7 +1,9 @@
 """Erasing the most activated cells of a feature map, and attentive dropout (paper, Sec. 4.2)."""
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 
 def attended_cells(features: Tensor, drop_threshold: float) -> Tensor:
@@ -32,12 +34,13 @@ class AttentiveDropout(torch.nn.Module):
         super().__init__()
         self.drop_threshold, self.drop_prob = drop_threshold, drop_prob
 
-    def forward(self, features: Tensor, generator: Generator | None = None) -> Tensor:
+    def forward(self, features: Tensor, draw: Callable[[Sequence[int]], Tensor] = torch.rand) -> Tensor:
         """Drop cells.
 
         Args:
             features: (B, C, H, W); not modified.
-            generator: source of randomness on the CPU, so that the same seed drops the same cells on any device.
+            draw: gives uniform numbers in [0, 1) of a shape, on the CPU, so that the same seed drops the same cells on
+                any device.
 
         Returns:
             (B, C, H, W); kept cells are not rescaled.
@@ -45,5 +48,5 @@ class AttentiveDropout(torch.nn.Module):
         if not self.training:
             return features
         cells = attended_cells(features, self.drop_threshold)
-        chosen = torch.rand(cells.shape, generator=generator).to(features.device) < self.drop_prob
+        chosen = draw(cells.shape).to(features.device) < self.drop_prob
         return features.masked_fill(cells & chosen, 0)

@@ -11,11 +11,12 @@ import torch
 from wsolkit import datasets, methods, models
 from wsolkit.batches import METHOD, epoch_generator, training_batches
 from wsolkit.datasets import CachedDataset, Sample, WsolDataset
+from wsolkit.engine import Engine, SharedDraws, Stepper, optimise
 from wsolkit.errors import WsolkitError
 from wsolkit.evaluation import MAP_KINDS, evaluate
 from wsolkit.progress import progress
 from wsolkit.recipes import Recipe
-from wsolkit.training import Place, make_optimizer, optimise, require_selectable
+from wsolkit.training import Place, make_optimizer, require_selectable
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,11 @@ def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDatas
     optimizer = make_optimizer(recipe, model)
     randomness = epoch_generator(recipe.seed, 1, METHOD)
     step = methods.configured_step(recipe.method, recipe.method_options)
-    _, total = optimise(step, model, optimizer, images, labels, False, randomness)
-    if not torch.isfinite(total):
-        raise ArithmeticError(f"the loss of the first step is {total.item()}")
+    whole, engine = range(len(images)), Engine(device)
+    draws = SharedDraws(randomness, len(whole))
+    taken = optimise(engine, Stepper(model, step), optimizer, images, labels, False, draws, whole, len(whole))
+    if taken.broken:
+        raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
     require_selectable(recipe, test)
     evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
 

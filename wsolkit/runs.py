@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from wsolkit import checkpoints, models, training, warm_stages
+from wsolkit.engine import Engine, open_engine
 from wsolkit.errors import DataError, unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, evaluate
 from wsolkit.files import atomic_file, writable_folder
@@ -96,6 +98,11 @@ class RunStore:
         self.root, self.place = Path(root), place
         self._fingerprints = {}
 
+    @cached_property
+    def engine(self) -> Engine:
+        """How training steps are taken here; several processes that a launcher started train each run together."""
+        return open_engine(self.place.torch_device(), self.place.precision)
+
     def folder(self, recipe: Recipe) -> Path:
         """Where a recipe's run is, or would be."""
         return self.root / recipe.key
@@ -120,18 +127,24 @@ class RunStore:
             WsolkitError: from training, if the store cannot be written, or if the run was made from other data than
                 those that lie here. Where device, data or weights are missing nothing has been written.
         """
-        if found := self.find(recipe):
-            return self._checked(found)
+        if self.engine.agree(self.find(recipe) is not None):
+            return self._checked(Run(recipe, self.folder(recipe)))
         training.require(recipe, self.place)
         self._data_of(recipe)
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
         folder = writable_folder(self.folder(recipe))
-        with self._locked(recipe, should_stop):
-            if not self.find(recipe):
-                with atomic_file(folder / RECIPE) as partial:
-                    partial.write_text(recipe.to_json())
-                self._train(recipe, folder, initial, should_stop)
+        if not self.engine.main:
+            if self.engine.agree(False):
+                training.train(recipe, folder, self.place, initial, should_stop, engine=self.engine)
+        else:
+            with self._locked(recipe, should_stop):
+                wanted = self.engine.agree(self.find(recipe) is None)
+                if wanted:
+                    with atomic_file(folder / RECIPE) as partial:
+                        partial.write_text(recipe.to_json())
+                    self._train(recipe, folder, initial, should_stop)
+        self.engine.wait()
         return self._checked(Run(recipe, folder))
 
     @contextmanager
@@ -214,10 +227,10 @@ class RunStore:
         stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe))
         stages.take(folder)
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
-        model = training.train(recipe, folder, self.place, initial, should_stop, stages.leave_from(folder))
+        model = training.train(recipe, folder, self.place, initial, should_stop, stages.leave_from(folder), self.engine)
         seconds = time.monotonic() - start
         test = self.place.open(recipe, "test")
-        device = self.place.torch_device()
+        device = self.engine.device
         with training.cpu_threads(recipe.cpu_threads):
             report = evaluate(
                 model,
@@ -234,6 +247,7 @@ class RunStore:
                 getattr(report, part).to_csv(partial, index=False)
         info = training.provenance(self.place) | {
             "recipe": recipe.key,
+            "processes": self.engine.world,
             "data": self._data_of(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": recipe.epochs - done_before,

@@ -16,8 +16,9 @@ from torch.optim import SGD
 
 import wsolkit
 from wsolkit import checkpoints, methods, models, paths
-from wsolkit.batches import BATCHES, METHOD, epoch_generator, training_batches
+from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.datasets import SPLITS, CachedDataset, WsolDataset, open_dataset
+from wsolkit.engine import Engine, Precision, SharedDraws, Stepper, Taken, open_engine, optimise
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.evaluation import evaluate
 from wsolkit.files import atomic_file
@@ -52,11 +53,15 @@ class Place:
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: CUDA where there is a GPU,
             else the CPU.
         cache: folder of decoded images; None keeps them in memory.
+        precision: of the network's passes, ``"float32"``, ``"bf16"`` or ``"fp16"``; alignment is always in float32.
+        parts: passes into which a process splits its images of a batch, to save memory.
     """
 
     data_root: Path | None = None
     device: str = "auto"
     cache: Path | None = None
+    precision: Precision = "float32"
+    parts: int = 1
 
     def torch_device(self) -> torch.device:
         """The device as PyTorch knows it.
@@ -96,6 +101,7 @@ def train(
     initial: Mapping[str, Tensor] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[int], None] = lambda epoch: None,
+    engine: Engine | None = None,
 ) -> nn.Module:
     """Train one run to its end, going on from where an earlier attempt stopped.
 
@@ -108,6 +114,7 @@ def train(
         initial: state dict of the run that the recipe is pretrained by; its classifier is not taken.
         should_stop: asked after every step; True ends the run at once.
         on_epoch: called with the number of every epoch once the folder holds it.
+        engine: how steps are taken; None opens one for the place. Of several processes the main one judges and writes.
 
     Returns:
         The classifier with the selected weights.
@@ -117,26 +124,25 @@ def train(
         CheckpointError: if the folder's checkpoints are damaged, the last and the one before.
         WsolkitError: if the folder cannot be written; finished epochs stay.
     """
-    device = place.torch_device()
+    engine = engine or open_engine(place.torch_device(), place.precision)
     with cpu_threads(recipe.cpu_threads):
         data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
         require_selectable(recipe, held_out)
-        model = _initial_model(recipe, len(data.classes), initial).to(device, memory_format=torch.channels_last)
+        model = _initial_model(recipe, len(data.classes), initial).to(engine.device, memory_format=torch.channels_last)
         optimizer = make_optimizer(recipe, model)
         history = _resume(folder, model, optimizer)
-        if history:
+        if history and engine.main:
             _write_history(folder, history)
+        step = methods.configured_step(recipe.method, recipe.method_options)
+        trainer = _Trainer(recipe, engine, *engine.prepare(Stepper(model, step), optimizer), data, place.parts)
         for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
-            row = _train_epoch(recipe, epoch, model, optimizer, data, device, should_stop)
-            row |= _held_out_rates(recipe, epoch, model, held_out, device)
-            history.append(row)
-            header = {"epoch": epoch, "recipe": recipe.key}
-            if _is_best(history, recipe.select_by):
-                checkpoints.save(folder / BEST, model.state_dict(), header)
-            if epoch in recipe.snapshot_epochs:
-                checkpoints.save(folder / snapshot(epoch), model.state_dict(), header)
-            _save_progress(folder, model, optimizer, history)
-            on_epoch(epoch)
+            row = trainer.epoch(epoch, should_stop)
+            if engine.main:
+                row |= _held_out_rates(recipe, epoch, model, held_out, engine.device)
+                history.append(row)
+                _keep(recipe, folder, model, optimizer, history)
+                on_epoch(epoch)
+            engine.wait()
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
         return model.eval()
@@ -150,38 +156,6 @@ def make_optimizer(recipe: Recipe, model: models.GapClassifier) -> SGD:
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
-
-
-def optimise(
-    step: Callable[..., methods.Step],
-    model: models.GapClassifier,
-    optimizer: SGD,
-    images: Tensor,
-    labels: Tensor,
-    warm: bool,
-    randomness: torch.Generator,
-) -> tuple[methods.Step, Tensor]:
-    """One optimisation step.
-
-    Args:
-        step: of the method, from `wsolkit.methods.configured_step`.
-        model: in training mode; changed, unless the loss is not finite.
-        optimizer: of the model.
-        images: (B, 3, H, W), normalised, where the model is.
-        labels: (B,) class indices.
-        warm: whether this is the warm stage.
-        randomness: whatever the method draws.
-
-    Returns:
-        The step's logits and terms, and its total loss, detached.
-    """
-    outcome = step(model, images, labels, warm, randomness)
-    total = outcome.total()
-    if torch.isfinite(total):
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-    return outcome, total.detach()
 
 
 def require(recipe: Recipe, place: Place) -> None:
@@ -252,6 +226,8 @@ def provenance(place: Place) -> dict[str, str]:
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
         "device": str(place.torch_device()),
+        "precision": place.precision,
+        "parts": place.parts,
         "machine": f"{platform.system()} {platform.machine()}",
     }
 
@@ -283,48 +259,63 @@ def _initial_model(recipe: Recipe, num_classes: int, initial: Mapping[str, Tenso
     return model
 
 
-def _train_epoch(
-    recipe: Recipe,
-    epoch: int,
-    model: models.GapClassifier,
-    optimizer: SGD,
-    data: CachedDataset,
-    device: torch.device,
-    should_stop: Callable[[], bool],
-) -> dict[str, float]:
-    """Train one epoch, counted from 1; returns the history row's training part."""
-    warm = epoch <= recipe.warm_epochs
-    for group, rate in zip(optimizer.param_groups, recipe.learning_rates(epoch), strict=True):
-        group["lr"] = rate
-    step = methods.configured_step(recipe.method, recipe.method_options)
-    order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
-    batch_size = recipe.warm_batch_size if warm else recipe.batch_size
-    sums, right, seen = {}, 0, 0
-    model.train()
-    for number, (images, labels) in enumerate(
-        training_batches(data, batch_size, recipe.crop_size, order, device), start=1
-    ):
-        with memory_for(images, f"epoch {epoch}, step {number}"):
-            outcome, total = optimise(step, model, optimizer, images, labels, warm, randomness)
-        if not torch.isfinite(total):
-            raise _broken_loss(outcome, epoch, number)
-        for name, value in [("total", total), *((name, term.value) for name, term in outcome.terms.items())]:
-            sums[name] = sums.get(name, 0.0) + value.item() * len(labels)
-        right += (outcome.logits.argmax(1) == labels).sum().item()
-        seen += len(labels)
-        if should_stop():
-            raise Stopped(f"Stopped in epoch {epoch}, step {number}; the same call goes on from epoch {epoch}.")
-    rates = dict(zip(("lr_former", "lr_latter"), recipe.learning_rates(epoch), strict=True))
-    losses = {f"loss_{name}": value / seen for name, value in sums.items()}
-    return {"epoch": epoch, "stage": "warm" if warm else "main", **rates, **losses, "train_top1_cls": right / seen}
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains epochs; stepper and optimizer are as the engine has prepared them."""
+
+    recipe: Recipe
+    engine: Engine
+    stepper: nn.Module
+    optimizer: SGD
+    data: CachedDataset
+    parts: int
+
+    def epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """Train one epoch, counted from 1; returns the history row's training part."""
+        recipe, engine = self.recipe, self.engine
+        warm = epoch <= recipe.warm_epochs
+        rates = recipe.learning_rates(epoch)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
+        size = recipe.warm_batch_size if warm else recipe.batch_size
+        batches = training_batches(self.data, size, recipe.crop_size, order, engine.device, engine.rank, engine.world)
+        sums, right, seen = {}, 0, 0
+        self.stepper.train()
+        for number, (images, labels) in enumerate(batches, start=1):
+            whole = range(min(size, len(self.data) - (number - 1) * size))
+            mine, draws = share(whole, engine.rank, engine.world), SharedDraws(randomness, len(whole))
+            with memory_for(images, f"epoch {epoch}, step {number}"):
+                taken = optimise(
+                    *(engine, self.stepper, self.optimizer, images, labels, warm, draws, mine, len(whole), self.parts)
+                )
+            if taken.broken:
+                raise _broken_loss(taken, epoch, number)
+            for name, value in taken.losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            right, seen = right + taken.right, seen + taken.seen
+            if should_stop():
+                raise Stopped(f"Stopped in epoch {epoch}, step {number}; the same call goes on from epoch {epoch}.")
+        named = dict(zip(("lr_former", "lr_latter"), rates, strict=True))
+        losses = {f"loss_{name}": value / seen for name, value in sums.items()}
+        return {"epoch": epoch, "stage": "warm" if warm else "main", **named, **losses, "train_top1_cls": right / seen}
 
 
-def _broken_loss(outcome: methods.Step, epoch: int, step: int) -> TrainingError:
-    broken = [name for name, term in outcome.terms.items() if not torch.isfinite(term.value)] or ["total"]
+def _broken_loss(taken: Taken, epoch: int, step: int) -> TrainingError:
     return TrainingError(
-        f"The loss is not finite any more: epoch {epoch}, step {step}, term {', '.join(map(repr, broken))}. "
+        f"The loss is not finite any more: epoch {epoch}, step {step}, term {', '.join(map(repr, taken.broken))}. "
         "Lower the learning rates or that term's weight; earlier epochs are kept."
     )
+
+
+def _keep(recipe: Recipe, folder: Path, model: nn.Module, optimizer: SGD, history: list[dict]) -> None:
+    """Write what the newest epoch leaves behind; the progress last, since it makes the epoch done."""
+    header = {"epoch": len(history), "recipe": recipe.key}
+    if _is_best(history, recipe.select_by):
+        checkpoints.save(folder / BEST, model.state_dict(), header)
+    if len(history) in recipe.snapshot_epochs:
+        checkpoints.save(folder / snapshot(len(history)), model.state_dict(), header)
+    _save_progress(folder, model, optimizer, history)
 
 
 def _held_out_rates(

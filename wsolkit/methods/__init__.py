@@ -1,7 +1,7 @@
 """WSOL methods: one file each, saying what a training step computes.
 
 A method module has a frozen dataclass ``Options`` and a function
-``step(model, images, labels, options, warm, generator) -> Step``. Adding one is adding its file here. If its warm stage
+``step(model, images, labels, options, warm, draw) -> Step``. Adding one is adding its file here. If its warm stage
 does not depend on all options, ``warm_stage(options) -> (method, options)`` names what computes the same.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsolkit import plugins
-from wsolkit.methods._base import Step, Term
+from wsolkit.methods._base import Draw, Step, Term
 
-__all__ = ["Step", "Term", "complete_options", "configured_step", "names", "step", "warm_stage"]
+__all__ = ["Draw", "Step", "Term", "complete_options", "configured_step", "names", "step", "warm_stage"]
 
 
 def names() -> tuple[str, ...]:
@@ -31,13 +31,13 @@ def complete_options(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def configured_step(name: str, options: Mapping[str, Any]) -> Callable[..., Step]:
-    """The training step of a method with its options set: ``step(model, images, labels, warm, generator)``.
+    """The training step of a method with its options set: ``step(model, images, labels, warm, draw)``.
 
     Raises:
         RecipeError: for an unknown method, or an option that it does not take.
     """
     take, complete = step(name), complete_options(name, options)
-    return lambda model, images, labels, warm, generator: take(model, images, labels, complete, warm, generator)
+    return lambda model, images, labels, warm, draw: take(model, images, labels, complete, warm, draw)
 
 
 def step(name: str) -> Callable[..., Step]:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal, TypeVar
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -56,6 +57,16 @@ def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: A
     """
     if not (options.lambda_sim or options.lambda_norm):
         return {}
+    # Directions are compared in full precision, whatever that of the network.
+    with torch.autocast(features.device.type, enabled=False):
+        return _terms(_full(features), _full(weight), labels, options)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _terms(features: Tensor, weight: Tensor, labels: Tensor, options: AlignmentOptions) -> dict[str, Term]:
     terms = {}
     norms = maps.norm_map(features)
     target = maps.target_similarity(features, weight, labels)

@@ -1,9 +1,13 @@
 """What a training step gives: named loss terms, each with its weight."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+
+Draw = Callable[[Sequence[int]], Tensor]
+"""Gives uniform numbers in [0, 1) of a shape whose first entry counts images, on the CPU."""
 
 
 class Term(NamedTuple):

@@ -4,13 +4,13 @@ from typing import Literal
 
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 
 from wsolkit import losses
 from wsolkit.erasing import AttentiveDropout
 from wsolkit.methods import cam
 from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
-from wsolkit.methods._base import Step, Term
+from wsolkit.methods._base import Draw, Step, Term
 from wsolkit.models import GapClassifier, Output, frozen_statistics
 
 
@@ -31,9 +31,7 @@ class Options(AlignmentOptions):
     drop_reduction: Literal["mean", "sum"] = "mean"
 
 
-def step(
-    model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, generator: Generator
-) -> Step:
+def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, draw: Draw) -> Step:
     """Loss terms of one batch (Eq. 10; in the warm stage Eq. 11).
 
     Args:
@@ -42,12 +40,12 @@ def step(
         labels: (B,) class indices.
         options: the method's hyperparameters.
         warm: whether this is the warm stage, which leaves the alignment losses out.
-        generator: source of randomness of attentive dropout, on the CPU.
+        draw: gives the uniform numbers of attentive dropout.
     """
     output = model(images)
     terms = {"ce": Term(F.cross_entropy(output.logits, labels))}
     if options.lambda_drop:
-        terms["drop"] = Term(_drop_loss(model, output, options, generator), options.lambda_drop)
+        terms["drop"] = Term(_drop_loss(model, output, options, draw), options.lambda_drop)
     if not warm:
         terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
     return Step(output.logits, terms)
@@ -58,8 +56,8 @@ def warm_stage(options: Options) -> tuple[str, Options | cam.Options]:
     return ("bridging", without_alignment(options)) if options.lambda_drop else ("cam", cam.Options())
 
 
-def _drop_loss(model: GapClassifier, output: Output, options: Options, generator: Generator) -> Tensor:
-    dropped = AttentiveDropout(options.drop_threshold, options.drop_prob)(output.drop_point, generator)
+def _drop_loss(model: GapClassifier, output: Output, options: Options, draw: Draw) -> Tensor:
+    dropped = AttentiveDropout(options.drop_threshold, options.drop_prob)(output.drop_point, draw)
     with frozen_statistics(model):
         erased = model.after_drop_point(dropped)
     return losses.drop_loss(output.features, erased, options.drop_reduction)

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 
-from wsolkit.methods._base import Step, Term
+from wsolkit.methods._base import Draw, Step, Term
 from wsolkit.models import GapClassifier
 
 
@@ -14,9 +14,7 @@ class Options:
     """CAM has no options."""
 
 
-def step(
-    model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, generator: Generator
-) -> Step:
+def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, draw: Draw) -> Step:
     """Cross-entropy of images (B, 3, H, W) and labels (B,)."""
     logits = model(images).logits
     return Step(logits, {"ce": Term(F.cross_entropy(logits, labels))})

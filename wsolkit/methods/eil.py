@@ -6,11 +6,11 @@ A second pass must recognise the class from features whose highly activated cell
 
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 
 from wsolkit.erasing import attended_cells
 from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
-from wsolkit.methods._base import Step, Term
+from wsolkit.methods._base import Draw, Step, Term
 from wsolkit.models import GapClassifier, frozen_statistics
 
 
@@ -29,9 +29,7 @@ class Options(AlignmentOptions):
     lambda_erased: Weight = 1.0
 
 
-def step(
-    model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, generator: Generator
-) -> Step:
+def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, draw: Draw) -> Step:
     """Loss terms of one batch: the cross-entropies of both passes, which share all weights, and alignment.
 
     Args:
@@ -40,7 +38,7 @@ def step(
         labels: (B,) class indices.
         options: the method's hyperparameters.
         warm: whether this is the warm stage, which leaves the alignment losses out.
-        generator: not used; nothing is drawn here.
+        draw: not used; nothing is drawn here.
 
     Returns:
         Logits and terms; CAMs are made from the pass without erasing.

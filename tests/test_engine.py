@@ -1,0 +1,151 @@
+"""One run on several processes, in mixed precision, in parts: the same training."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import tiny_recipe
+from wsolkit import checkpoints, engine, methods, models, training
+from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
+from wsolkit.engine import Engine, SharedDraws, Stepper
+from wsolkit.runs import RunStore
+
+WITHOUT_BATCH_NORM = {
+    "backbone": "vgg16",
+    "dataset_options": {"train_weaksup": 24, "train_fullsup": 4, "test": 4},
+    "epochs": 1,
+    "warm_epochs": 0,
+    "lr_decay_epochs": (),
+    "lr_former": 0.001,
+    "lr_latter": 0.005,
+}
+"""Three steps of eight images; batch normalisation would see other batches where they are shared out on CPUs."""
+
+
+def test_shares_are_nearly_equal_and_whole():
+    for total in (1, 7, 8, 33):
+        shares = [share(range(5, 5 + total), number, 4) for number in range(4)]
+        assert [image for each in shares for image in each] == list(range(5, 5 + total))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_parts_draw_what_the_whole_would():
+    whole = torch.rand((6, 1, 2, 2), generator=torch.Generator().manual_seed(3))
+    again = torch.rand((6, 3), generator=(after := torch.Generator().manual_seed(3))), after
+    draws = SharedDraws(torch.Generator().manual_seed(3), 6)
+    first, second = draws.part(range(2)), draws.part(range(2, 6))
+    assert torch.equal(torch.cat([first((2, 1, 2, 2)), second((4, 1, 2, 2))]), whole)
+    assert first((2, 3)).shape == (2, 3)
+    assert not torch.equal(second((4, 3)), again[0][2:])  # the second drawing of a step is another one
+
+
+def test_processes_share_the_very_same_batches(store, tiny):
+    data = store.place.open(tiny, "train-weaksup")
+    whole = list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
+    halves = [list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, 2)) for rank in range(2)]
+    for (images, labels), *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(images, torch.cat([part[0] for part in parts]))
+        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+
+
+def three_steps(recipe, place, parts: int) -> tuple[models.GapClassifier, list[engine.Taken]]:
+    data = place.open(recipe, "train-weaksup")
+    model = models.build(recipe.backbone, len(data.classes), 0).train().double()
+    optimizer, alone = training.make_optimizer(recipe, model), Engine(torch.device("cpu"))
+    stepper = Stepper(model, methods.configured_step(recipe.method, recipe.method_options))
+    order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
+    taken = []
+    for images, labels in training_batches(data, 8, 32, order, "cpu"):
+        whole, draws = range(len(images)), SharedDraws(randomness, len(images))
+        given = (alone, stepper, optimizer, images.double(), labels, False, draws, whole, len(whole), parts)
+        taken.append(engine.optimise(*given))
+    return model, taken
+
+
+@pytest.mark.parametrize("parts", [3, 20])
+def test_parts_of_a_batch_add_up_to_the_whole(place, parts):
+    """In double precision, so that nothing but the last digits may differ; twenty parts of eight images are eight."""
+    sizes = {"train_weaksup": 16, "train_fullsup": 4, "test": 4}
+    recipe = tiny_recipe(**WITHOUT_BATCH_NORM | {"dataset_options": sizes})
+    (whole, steps), (split, split_steps) = (three_steps(recipe, place, count) for count in (1, parts))
+    for name, tensor in split.state_dict().items():
+        assert torch.allclose(tensor, whole.state_dict()[name], rtol=0, atol=1e-10), name
+    for one, other in zip(steps, split_steps, strict=True):
+        assert other.seen == one.seen == 8
+        assert other.losses == pytest.approx(one.losses, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(store, tmp_path):
+    recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
+    alone = store.get(recipe)
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "wsolkit", "train"]
+    folders = {"WSOLKIT_RUNS": str(tmp_path / "together"), "WSOLKIT_CACHE": str(store.place.cache)}
+    result = subprocess.run(
+        [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu"],
+        env=os.environ | folders | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    together = RunStore(tmp_path / "together", store.place).find(recipe)
+    assert together.info()["processes"] == 2
+    assert alone.info()["processes"] == 1
+    ours, theirs = (checkpoints.load(run.folder / training.LAST)[0] for run in (together, alone))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.allclose(ours[name], tensor, rtol=0, atol=1e-5), name
+    histories = [run.history().drop(columns=["stage"]) for run in (together, alone)]
+    pd.testing.assert_frame_equal(*histories, rtol=0, atol=1e-5)
+    assert result.stdout.split() == [str(together.folder)] * 2 or result.stdout.split() == [str(together.folder)]
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_mixed_precision_trains_and_says_so(tiny, place, tmp_path, precision):
+    mixed = replace(place, precision=precision)
+    run = RunStore(tmp_path / "mixed", mixed).get(tiny)
+    full = RunStore(tmp_path / "full", place).get(tiny)
+    assert run.info()["precision"] == precision
+    weights = checkpoints.load(run.folder / training.BEST)[0]
+    assert {tensor.dtype for name, tensor in weights.items() if "num_batches" not in name} == {torch.float32}
+    close = run.history()["loss_total"] - full.history()["loss_total"]
+    assert 0 < close.abs().max() < 0.1  # other numbers, the same training
+
+
+def test_a_recipe_does_not_know_how_it_is_trained(tiny):
+    assert {"precision", "parts", "processes"}.isdisjoint(json.loads(tiny.to_json()))
+
+
+def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(place, monkeypatch):
+    recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
+    take, calls = methods.step("bridging"), []
+
+    def broken(model, images, labels, options, warm, draw):
+        outcome = take(model, images, labels, options, warm, draw)
+        calls.append(len(images))
+        if len(calls) == 2:
+            term = outcome.terms["sim"]
+            outcome.terms["sim"] = term._replace(value=term.value * float("nan"))
+        return outcome
+
+    monkeypatch.setattr(methods, "step", lambda name: broken)
+    data = place.open(recipe, "train-weaksup")
+    model = models.build("vgg16", len(data.classes), 0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stepper = Stepper(model, methods.configured_step("bridging", {}))
+    images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
+    draws = SharedDraws(epoch_generator(0, 1, METHOD), 8)
+    optimizer = training.make_optimizer(recipe, model)
+    alone = Engine(torch.device("cpu"))
+    taken = engine.optimise(alone, stepper, optimizer, images, labels, False, draws, range(8), 8, 2)
+    assert taken.broken == ["sim"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
