@@ -1,15 +1,18 @@
 """The batch: training runs, then notebooks through papermill, each as soon as what it needs is there."""
 
+import itertools
 import logging
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from wsolkit import gallery, notebook_files, paths
+from wsolkit.engine import Precision
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.files import writable_folder
 from wsolkit.processes import Ended, Task, cores, environment, run_tasks, worker_pool
@@ -21,6 +24,21 @@ from wsolkit.training import Place
 
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
+
+
+SHOWN = 4
+"""Running tasks whose state is shown at the same time."""
+
+
+class Submitted(WsolkitError):
+    """A run that is trained elsewhere and not waited for."""
+
+
+class Cluster(Protocol):
+    """Where runs are trained, if not here."""
+
+    def train(self, store: RunStore, recipes: Sequence[Recipe]) -> Mapping[Recipe, Future]:
+        """See that recipes are trained; futures that end with their runs, or with `Submitted`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ def reproduce(
     parameters: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     on_done: Callable[[Outcome], None] = lambda outcome: None,
+    cluster: Cluster | None = None,
+    precision: Precision = "float32",
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
 
@@ -78,6 +98,8 @@ def reproduce(
         parameters: further parameters, each checked against every notebook before anything runs.
         jobs: runs and notebooks at once; None means `wsolkit.study.default_jobs`.
         on_done: called with each outcome as it comes.
+        cluster: where runs are trained; None trains them here.
+        precision: in which they are trained.
 
     Returns:
         One outcome a notebook, in order; a failure does not keep the others from running, and a notebook whose data
@@ -94,7 +116,7 @@ def reproduce(
     out = writable_folder(Path(given.get("out_root") or paths.figures_root()) / given["profile"])
     device = given.get("device") or "auto"
     data_root = given.get("data_root")
-    place = Place(data_root=Path(data_root) if data_root else None, device=device, cache=paths.cache_root())
+    place = Place(Path(data_root) if data_root else None, device, paths.cache_root(), precision)
     store, slots = RunStore(paths.runs_root(), place), jobs or default_jobs(place.torch_device())
     variables = {
         "WSOLKIT_HOME": str(paths.home()),
@@ -102,17 +124,18 @@ def reproduce(
         "OMP_NUM_THREADS": str(max(1, cores() // slots)),
     }
     outcomes = {}
+    missing = {notebook: store.missing(_planned(notebook, given)) for notebook in chosen}
+    elsewhere = cluster.train(store, list(dict.fromkeys(itertools.chain(*missing.values())))) if cluster else {}
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
         tasks, known = [], set()
-        for notebook in chosen:
-            recipes = store.missing(_planned(notebook, given))
+        for notebook, recipes in missing.items():
             tasks += [training_task(recipe, store, wanted) for recipe in recipes if recipe not in known]
             known.update(recipes)
             settings = {**variables, WATCH_VARIABLE: str(Path(watched) / notebook.stem)}
             arguments = (notebook, out / notebook.name, given, settings, wanted)
             tasks.append(Task(notebook, _execute, arguments, frozenset(recipes)))
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
-            for ended, running in run_tasks(pool, tasks, slots):
+            for ended, running in run_tasks(pool, tasks, slots, elsewhere):
                 for each in ended:
                     if isinstance(each.task.name, Path):
                         bar.clear()
@@ -120,7 +143,8 @@ def reproduce(
                         gallery.write(out, given["profile"], notebook_files.find())
                         on_done(outcomes[each.task.name])
                 bar.update(len(ended))
-                bar.set_postfix_str(" | ".join(_state(task, store, Path(watched)) for task in running))
+                shown = [_state(task, store, Path(watched)) for task in running[:SHOWN]]
+                bar.set_postfix_str(" | ".join(shown) + (" ..." if len(running) > SHOWN else ""))
     return [outcomes[notebook] for notebook in chosen]
 
 
@@ -133,8 +157,10 @@ def _planned(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
 
 
 def _not_executed(ended: Ended) -> Outcome:
-    """A notebook whose runs could not be trained."""
+    """A notebook whose runs could not be trained, or are still being trained elsewhere."""
     notebook, executed = ended.task.arguments[:2]
+    if isinstance(ended.error, Submitted):
+        return Outcome(notebook.stem, executed, 0.0, skipped=str(ended.error))
     return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {type(ended.error).__name__}: {ended.error}")
 
 

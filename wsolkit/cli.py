@@ -40,6 +40,16 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the network's passes; bf16 and fp16 for a GPU.")]
+
+
+class Executor(StrEnum):
+    """Where runs are trained."""
+
+    local = "local"
+    slurm = "slurm"
+
+
 class Contours(StrEnum):
     """Which contours give boxes."""
 
@@ -61,20 +71,38 @@ def reproduce(
     out_root: Annotated[Path | None, typer.Option(help="Folder for tables and figures, above PROFILE/.")] = None,
     device: Device = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; by default one a core.")] = None,
+    precision: PrecisionOption = Precision.float32,
+    executor: Annotated[Executor, typer.Option(help="Where runs are trained.")] = Executor.local,
+    wait: Annotated[bool, typer.Option(help="Wait for runs on Slurm; without, a later call goes on.")] = True,
+    slurm_partition: Annotated[str | None, typer.Option(help="Partition.")] = None,
+    slurm_minutes: Annotated[int, typer.Option(min=1, help="Time limit of a task, which is then requeued.")] = 1440,
+    slurm_gpus: Annotated[int, typer.Option(min=0, help="GPUs of a task.")] = 1,
+    slurm_cpus: Annotated[int, typer.Option(min=1, help="Cores of a task.")] = 8,
+    slurm_memory: Annotated[int | None, typer.Option(min=1, help="GB of memory of a task.")] = None,
+    slurm_at_once: Annotated[int, typer.Option(min=1, help="Tasks at the same time.")] = 64,
+    slurm: Annotated[list[str] | None, typer.Option(help="name=value, any other option of sbatch.")] = None,
 ) -> None:
     """Run notebooks: tables and figures appear under figures/PROFILE/.
 
     Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
+
+    On a cluster: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
     from wsolkit import batch, gallery, notebook_files
+    from wsolkit.slurm import Resources, SlurmCluster
 
     parameters = notebook_files.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path) for name, path in roots.items() if path is not None}
+    more = {name: str(value) for name, value in notebook_files.parse_settings(slurm or []).items()}
+    asked = (slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus, slurm_memory, slurm_at_once, more)
+    cluster = SlurmCluster(Resources(*asked), wait) if executor == Executor.slurm else None
     start = time.monotonic()
     with _interruptible():
-        outcomes = batch.reproduce(names or [], profile, parameters, jobs, on_done=_report)
+        outcomes = batch.reproduce(
+            names or [], profile, parameters, jobs, on_done=_report, cluster=cluster, precision=precision.value
+        )
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
     seconds = time.monotonic() - start

@@ -79,18 +79,23 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
             raise
 
 
-def run_tasks(pool: Executor, tasks: Sequence[Task], slots: int) -> Iterator[tuple[list[Ended], list[Task]]]:
+def run_tasks(
+    pool: Executor, tasks: Sequence[Task], slots: int, elsewhere: Mapping[Hashable, Future] | None = None
+) -> Iterator[tuple[list[Ended], list[Task]]]:
     """Run tasks as early as what they need and free slots allow; of those that could run, the first goes first.
 
     Args:
         pool: where they run.
         tasks: in the order of their importance; what a task needs may stand anywhere.
         slots: of the pool. A task that wants more than there are gets all.
+        elsewhere: by name, tasks that need no slot here, since they are done already or run on other machines.
 
     Yields:
         About every second, the tasks that have ended since and those that are running.
     """
-    waiting, running, done = list(tasks), {}, {}
+    there = elsewhere or {}
+    waiting, done = [task for task in tasks if task.name not in there], {}
+    running = {there[task.name]: task for task in tasks if task.name in there}
     names = {task.name for task in tasks}
     while waiting or running:
         ended = []
@@ -99,7 +104,8 @@ def run_tasks(pool: Executor, tasks: Sequence[Task], slots: int) -> Iterator[tup
             done |= {each.task.name: each for each in failed}
             waiting = [task for task in waiting if task.name not in done]
         for task in [task for task in waiting if all(need in done for need in task.needs & names)]:
-            free = slots - sum(min(other.slots, slots) for other in running.values())
+            here = [other for other in running.values() if other.name not in there]
+            free = slots - sum(min(other.slots, slots) for other in here)
             # What comes next is not overtaken: a task of many slots would wait for ever.
             if min(task.slots, slots) > free:
                 break

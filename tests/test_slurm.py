@@ -1,0 +1,185 @@
+"""Runs on Slurm. The tests marked ``slurm`` need a real one: ``tests/slurm/up.sh`` starts it on one machine."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tiny_recipe
+from wsolkit import batch, slurm, training
+from wsolkit.errors import TrainingError, WsolkitError
+from wsolkit.runs import RunStore
+from wsolkit.slurm import Resources, SlurmCluster
+
+CPU_ONLY = Resources(gpus=0, cpus=1, minutes=20)
+
+
+def there_is_slurm() -> bool:
+    if "SLURM_CONF" not in os.environ:
+        return False
+    try:
+        return subprocess.run(["sinfo"], capture_output=True, check=False, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+needs_slurm = pytest.mark.skipif(not there_is_slurm(), reason="no Slurm here; tests/slurm/up.sh starts one")
+
+
+def long_recipe(seed: int, **changes):
+    """A run of some seconds."""
+    sizes = {"train_weaksup": 240, "train_fullsup": 8, "test": 8}
+    return tiny_recipe(seed=seed, epochs=30, warm_epochs=1, lr_decay_epochs=(), dataset_options=sizes, **changes)
+
+
+def wait_until(holds, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def queue(node: str) -> list[str]:
+    """Number and array task of what runs on a node."""
+    command = ["squeue", "--noheader", "--nodelist", node, "--states=R", "--format=%A %F_%K"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def kill_node(name: str) -> str:
+    """End a node as a power cut would, its daemon and all that runs on it at once; the array task that it ran."""
+    job, task = queue(name)
+    folder = Path(os.environ["SLURM_CONF"]).parent
+    doomed = [int((folder / f"slurmd-{name}.pid").read_text())]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"slurmstepd: [{job}.".encode() in told[0] or f"SLURM_JOB_ID={job}\0".encode() in told[1]:
+            doomed.append(int(process.name))
+    for process in doomed:
+        os.kill(process, signal.SIGKILL)
+    return task
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_a_node_dies_in_the_middle_of_a_sweep_and_every_run_ends_once(store, tmp_path):
+    before = tiny_recipe(seed=9, method="cam", method_options={}, dataset="synthetic_objects")
+    recipes = [long_recipe(seed, pretrained=before) for seed in range(3)]
+    wanted = store.missing(recipes)
+    assert wanted == [before, *recipes]
+    tasks = slurm.submit(store, wanted, CPU_ONLY)
+    assert slurm.submit(store, wanted, CPU_ONLY) == tasks
+    futures = slurm.follow(store, tasks, poll_seconds=1)
+    wait_until(lambda: sum(0 < store.finished_epochs(recipe) < 25 for recipe in recipes) >= 2, 180)
+    task = kill_node("node1")
+    (lost,) = [recipe for recipe, known in tasks.items() if known == task]
+    assert store.find(lost) is None
+    done = store.finished_epochs(lost)
+    for future in futures.values():
+        future.result(400)
+    assert store.find(lost).info()["epochs_trained"] == lost.epochs - done
+    assert store.find(before).info()["epochs_trained"] == before.epochs
+    for recipe in set(recipes) - {lost}:
+        assert store.find(recipe).info()["epochs_trained"] == recipe.epochs
+    alone = RunStore(tmp_path / "alone", store.place).get(lost)
+    for name in (training.LAST, training.BEST, training.HISTORY):
+        assert (alone.folder / name).read_bytes() == (store.folder(lost) / name).read_bytes()
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkeypatch):
+    """Without waiting, notebooks whose runs are on their way are skipped; the same call later executes them."""
+    from tests.test_batch_and_cli import TRAINS, write_notebook
+
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 1)
+    write_notebook(tmp_path / "home" / "notebooks", "trains", TRAINS.replace("LOSSES", "()"))
+    write_notebook(tmp_path / "home" / "notebooks", "good", "print(1)")
+    monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "home"))
+    given = (["trains", "good"], "smoke", {"seeds": [0]}, 1, lambda outcome: None)
+    left, plain = batch.reproduce(*given, SlurmCluster(CPU_ONLY, wait=False))
+    assert "2 runs are on Slurm" in left.skipped
+    assert plain.skipped is None
+    done, _ = batch.reproduce(*given, SlurmCluster(CPU_ONLY))
+    assert (done.skipped, done.failure) == (None, None)
+    assert len(list((store.root / slurm.FOLDER).glob("*.json"))) == 2
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_a_task_that_fails_names_its_log(store, tiny):
+    broken = tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99)
+    futures = slurm.follow(store, slurm.submit(store, [broken], CPU_ONLY), poll_seconds=1)
+    with pytest.raises(TrainingError, match=r"ended, and run .* is not finished .* See (.*_0_log\.err)") as failed:
+        futures[broken].result(120)
+    log = str(failed.value).split("See ")[1].split(";")[0]
+    assert "not finite any more" in Path(log).read_text()
+
+
+@pytest.fixture
+def queue_of(monkeypatch):
+    """A queue of given tasks, and a Slurm that takes everything."""
+    alive, submitted = set(), []
+
+    def take(store, folder, recipes, resources, before):
+        array = 100 + len(submitted)
+        submitted.append((list(recipes), list(before)))
+        found = {recipe: f"{array}_{number}" for number, recipe in enumerate(recipes)}
+        alive.update(found.values())
+        (folder / f"{array}.json").write_text(json.dumps({recipe.key: task for recipe, task in found.items()}))
+        return found
+
+    monkeypatch.setattr(slurm, "_submit_array", take)
+    monkeypatch.setattr(slurm, "_alive", lambda: set(alive))
+    return alive, submitted
+
+
+def test_pretraining_goes_first_and_nothing_is_queued_twice(store, tiny, queue_of):
+    alive, submitted = queue_of
+    before = tiny.changed(method="cam", method_options={})
+    recipes = [tiny.changed(seed=seed, pretrained=before) for seed in range(2)]
+    tasks = slurm.submit(store, store.missing(recipes), CPU_ONLY)
+    assert submitted == [([before], []), (recipes, ["100_0"] * 2)]
+    assert slurm.submit(store, store.missing(recipes), CPU_ONLY) == tasks
+    assert len(submitted) == 2
+    alive.discard(tasks[recipes[1]])
+    assert slurm.submit(store, store.missing(recipes), CPU_ONLY)[recipes[1]] == "102_0"
+    assert submitted[2] == ([recipes[1]], ["100_0"])
+
+
+def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue_of):
+    alive, _ = queue_of
+    tasks = slurm.submit(store, [tiny], CPU_ONLY)
+    futures = slurm.follow(store, tasks, poll_seconds=0.05)
+    time.sleep(0.3)
+    assert not futures[tiny].done()
+    alive.clear()
+    with pytest.raises(TrainingError, match=r"Slurm task 100_0 ended, and run .* \(0 of 3 epochs\)"):
+        futures[tiny].result(20)
+
+
+def test_a_run_that_appears_ends_the_waiting(store, tiny, queue_of):
+    tasks = slurm.submit(store, [tiny], CPU_ONLY)
+    futures = slurm.follow(store, tasks, poll_seconds=0.05)
+    run = store.get(tiny)
+    assert futures[tiny].result(20) == run
+
+
+def test_without_slurm_the_error_says_so(store, tiny, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(WsolkitError, match="There is no Slurm here"):
+        slurm.submit(store, [tiny], CPU_ONLY)
+
+
+def test_the_task_is_what_the_store_does_and_goes_on_when_requeued(store, tiny):
+    task = slurm.TrainTask(store.root, store.place, tiny.to_json())
+    assert task() == tiny.key
+    assert store.find(tiny)
+    again = task.checkpoint()
+    assert again.function is task
