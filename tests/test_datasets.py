@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,12 +103,87 @@ def test_a_damaged_cache_is_named(tmp_path):
         CachedDataset(source, tmp_path)
 
 
-def test_a_cache_that_fails_leaves_nothing_behind(tmp_path):
+class Counted:
+    """A data set that counts what is read of it, and breaks at some image."""
+
+    def __init__(self, source, breaks_at=None):
+        self.source, self.breaks_at, self.read = source, breaks_at, []
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        if index == self.breaks_at:
+            raise DataError(f"Cannot decode image-{index}.jpg.")
+        return self.source[index]
+
+
+def arrays(folder: Path) -> dict[str, bytes]:
+    (cache,) = (path for path in folder.iterdir() if path.is_dir())
+    return {path.name: path.read_bytes() for path in cache.iterdir()}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    from wsolkit.datasets import _cache
+
+    monkeypatch.setattr(_cache, "CHUNK", 3)
+    monkeypatch.setattr(_cache, "cores", lambda: 2)
+
+
+def test_a_cache_goes_on_where_it_was_left(tmp_path, small_chunks):
     source = open_dataset("synthetic_objects", "test", 32, FEW)
-    source.labels = np.concatenate([source.labels, [99]])
-    with pytest.raises(IndexError):
+    CachedDataset(source, tmp_path / "whole")
+    broken = Counted(source, breaks_at=13)
+    with pytest.raises(DataError, match=r"image-13\.jpg"):
+        CachedDataset(broken, tmp_path / "parts")
+    mended = Counted(source)
+    cached = CachedDataset(mended, tmp_path / "parts")
+    assert {12, 13, 14} <= set(mended.read)
+    assert 0 < len(mended.read) < 20
+    assert arrays(tmp_path / "parts") == arrays(tmp_path / "whole")
+    assert (cached[19].mask == source[19].mask).all()
+
+
+def test_a_chunk_that_was_altered_before_the_end_is_read_again(tmp_path, small_chunks):
+    source = open_dataset("synthetic_objects", "test", 32, FEW)
+    CachedDataset(source, tmp_path / "whole")
+    with pytest.raises(DataError):
+        CachedDataset(Counted(source, breaks_at=19), tmp_path / "parts")
+    (partial,) = (path for path in (tmp_path / "parts").iterdir() if path.is_dir())
+    images = np.load(partial / "images.npy", mmap_mode="r+")
+    images[1] = 0
+    images.flush()
+    mended = Counted(source)
+    CachedDataset(mended, tmp_path / "parts")
+    assert {0, 1, 2} <= set(mended.read)
+    assert arrays(tmp_path / "parts") == arrays(tmp_path / "whole")
+
+
+def test_verify_finds_a_single_altered_byte(tmp_path, small_chunks):
+    cached = CachedDataset(open_dataset("synthetic_objects", "test", 32, FEW), tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert datasets.verify(folder) == []
+    images = np.load(folder / "images.npy", mmap_mode="r+")
+    images[10, 5, 5, 1] ^= 1
+    images.flush()
+    (problem,) = datasets.verify(folder)
+    assert "images 9 to 11 were altered" in problem
+    (folder / "ids.npy").unlink()
+    assert "cannot be read" in datasets.verify(folder)[0]
+    assert len(cached) == 20
+
+
+def test_a_cache_of_another_length_is_damaged(tmp_path):
+    source = open_dataset("synthetic_objects", "test", 32, FEW)
+    CachedDataset(source, tmp_path)
+    source.labels = source.labels[:-1]
+    with pytest.raises(DataError, match="20 images instead of 19"):
         CachedDataset(source, tmp_path)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_drawn_data_survives_pickling():

@@ -238,6 +238,20 @@ def data_get(name: Dataset, data_root: DataFolder) -> None:
     data_check(name, data_root)
 
 
+@data.command("verify")
+def data_verify() -> None:
+    """Read all cached images against the sums they were written with; exit code 1 where one was altered."""
+    from wsolkit import datasets, paths
+
+    folders = [path for path in sorted(paths.cache_root().glob("[!.]*")) if path.is_dir()]
+    problems = [problem for folder in folders for problem in datasets.verify(folder)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    typer.echo(f"{len(folders)} cached splits read, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
 def _store() -> "RunStore":
     from wsolkit import paths
     from wsolkit.runs import RunStore

@@ -1,7 +1,8 @@
 """Images a second of a training step: the vanilla method, and the paper's method with all its losses.
 
 Prints, for each backbone, both speeds, their ratio, and the ratio that the operation counts predict: the layers after
-the drop point run twice, everything else once. The two methods take turns, so that a noisy machine disturbs both.
+the drop point run twice, everything else once. The methods take turns, so that a noisy machine disturbs all alike.
+With ``--options`` it compares, for the full method, the ways to run it instead: memory layout, fused SGD, compilation.
 
 Run: python tests/benchmarks/training_step.py [backbone ...] [--threads N] [--rounds N]
 """
@@ -15,11 +16,20 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import methods, models
+from wsolkit.engine import Engine, SharedDraws, Stepper, optimise
 
-SIZES = {"mini_vgg": (64, 32), "vgg16": (224, 4)}
+SIZES = {"mini_vgg": (64, 32), "mini_resnet": (64, 32), "vgg16": (224, 4), "resnet50": (224, 4)}
 """Side of the images in pixels and images a step."""
 
 METHODS = ("cam", "bridging")
+OPTIONS = {
+    "channels last": {},
+    "contiguous": {"contiguous": True},
+    "fused SGD": {"fused": True},
+    "compiled": {"compiled": True},
+}
+"""Ways to run the same training; the first is the kit's."""
+
 STEPS = 8
 
 
@@ -35,22 +45,25 @@ def predicted_ratio(model: models.GapClassifier, images: torch.Tensor) -> float:
 class Trainer:
     """Takes training steps on one fixed batch."""
 
-    def __init__(self, backbone: str, method: str, images: torch.Tensor, labels: torch.Tensor):
-        """Build the network and its optimizer."""
-        self.model = models.build(backbone, 10).to(memory_format=torch.channels_last).train()
-        self.optimizer = SGD(self.model.parameter_groups(1e-3, 1e-3), momentum=0.9)
-        self.step, self.options = methods.step(method), methods.complete_options(method, {})
-        self.batch = images, labels
+    def __init__(self, backbone: str, method: str, images: torch.Tensor, labels: torch.Tensor, **options: bool):
+        """Build the network and its optimizer; options are those of :data:`OPTIONS`."""
+        layout = torch.contiguous_format if options.get("contiguous") else torch.channels_last
+        self.model = models.build(backbone, 10).to(memory_format=layout).train()
+        groups = self.model.parameter_groups(1e-3, 1e-3)
+        self.optimizer = SGD(groups, momentum=0.9, weight_decay=5e-4, fused=options.get("fused") or None)
+        step = methods.configured_step(method, {})
+        self.stepper = Stepper(self.model, torch.compile(step) if options.get("compiled") else step)
+        self.batch = images.contiguous(memory_format=layout), labels
         self.generator = torch.Generator().manual_seed(0)
+        self.engine = Engine(images.device)
 
     def images_per_second(self) -> float:
         """Speed of a few steps of the main stage."""
         start = time.perf_counter()
         for _ in range(STEPS):
-            outcome = self.step(self.model, *self.batch, self.options, False, self.generator)
-            self.optimizer.zero_grad()
-            outcome.total().backward()
-            self.optimizer.step()
+            whole = range(len(self.batch[1]))
+            draws = SharedDraws(self.generator, len(whole))
+            optimise(self.engine, self.stepper, self.optimizer, *self.batch, False, draws, whole, len(whole))
         return STEPS * len(self.batch[1]) / (time.perf_counter() - start)
 
 
@@ -70,17 +83,32 @@ def measure(backbone: str, rounds: int) -> None:
     )
 
 
+def compare(backbone: str, rounds: int) -> None:
+    """Print a line for each way to run the full method."""
+    size, batch = SIZES[backbone]
+    images, labels = torch.randn(batch, 3, size, size), torch.arange(batch) % 10
+    trainers = {name: Trainer(backbone, "bridging", images, labels, **chosen) for name, chosen in OPTIONS.items()}
+    for trainer in trainers.values():
+        trainer.images_per_second()
+    speeds = [[trainer.images_per_second() for trainer in trainers.values()] for _ in range(rounds)]
+    for number, name in enumerate(trainers):
+        ratio = statistics.median(row[number] / row[0] for row in speeds)
+        speed = statistics.median(row[number] for row in speeds)
+        print(f"{backbone:10} {name:22} {speed:7.1f} images/s  {ratio:.2f} of the first")
+
+
 def main() -> None:
     """Measure the backbones named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backbones", nargs="*", default=["mini_vgg"], metavar="backbone", help=", ".join(SIZES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--options", action="store_true", help="compare ways to run the full method")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{arguments.threads} threads, median of {arguments.rounds} rounds of {STEPS} steps")
     for backbone in arguments.backbones:
-        measure(backbone, arguments.rounds)
+        (compare if arguments.options else measure)(backbone, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit import plugins
-from wsolkit.datasets._base import SPLITS, CachedDataset, Sample, WsolDataset
+from wsolkit.datasets._base import SPLITS, Sample, WsolDataset
 from wsolkit.datasets._benchmark import Metadata, read_mask, read_metadata
+from wsolkit.datasets._cache import CachedDataset, verify
 from wsolkit.datasets._sources import Archive, Part, describe
 from wsolkit.errors import unknown
 
@@ -36,6 +37,7 @@ __all__ = [
     "published_sizes",
     "read_mask",
     "read_metadata",
+    "verify",
 ]
 
 
