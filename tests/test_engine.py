@@ -14,6 +14,7 @@ from tests.conftest import tiny_recipe
 from wsolkit import checkpoints, engine, methods, models, training
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.engine import Engine, SharedDraws, Stepper
+from wsolkit.errors import TrainingError
 from wsolkit.runs import RunStore
 
 WITHOUT_BATCH_NORM = {
@@ -149,3 +150,10 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(place, monkeypa
     taken = engine.optimise(alone, stepper, optimizer, images, labels, False, draws, range(8), 8, 2)
     assert taken.broken == ["sim"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(tiny, place, tmp_path):
+    many = Engine(torch.device("cpu"))
+    many.world = 9
+    with pytest.raises(TrainingError, match="9 processes cannot share batches of 8 images"):
+        training.train(tiny, tmp_path, place, engine=many)

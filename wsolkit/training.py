@@ -128,6 +128,11 @@ def train(
     with cpu_threads(recipe.cpu_threads):
         data, held_out = place.open(recipe, "train-weaksup"), place.open(recipe, "train-fullsup")
         require_selectable(recipe, held_out)
+        if engine.world > min(recipe.batch_size, recipe.warm_batch_size):
+            raise TrainingError(
+                f"{engine.world} processes cannot share batches of {min(recipe.batch_size, recipe.warm_batch_size)} "
+                "images. Use fewer, and train other runs beside."
+            )
         model = _initial_model(recipe, len(data.classes), initial).to(engine.device, memory_format=torch.channels_last)
         optimizer = make_optimizer(recipe, model)
         history = _resume(folder, model, optimizer)
