@@ -90,7 +90,9 @@ def test_cache_on_disk_is_drawn_once(tmp_path):
             raise AssertionError("drawn again")
 
     source.__class__ = Forbidden
-    assert CachedDataset(source, tmp_path)[3].image.shape == (32, 32, 3)
+    cached = CachedDataset(source, tmp_path)
+    assert cached[3].image.shape == (32, 32, 3)
+    assert isinstance(cached.images, np.memmap)  # so that memory does not grow with the number of images
     assert [path.is_dir() for path in sorted(tmp_path.iterdir())] == [True, False]
 
 

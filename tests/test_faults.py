@@ -163,7 +163,7 @@ def small_disk(tmp_path):
     if not mounted:
         pytest.skip("mounting a small file system needs root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(store, small_disk, tmp_path):
@@ -179,6 +179,15 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(store, small
     whole = smaller.get(recipe)
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert files(full.get(recipe).folder) == files(whole.folder)
+
+
+def test_a_read_only_folder_is_said_before_anything_is_trained(store, tiny, small_disk):
+    there = RunStore(small_disk / "runs", store.place)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(WsolkitError, match="Cannot write in .*Read-only file system"):
+        there.get(tiny)
+    subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
+    assert there.get(tiny).info()["epochs_trained"] == 3
 
 
 def write_half(path: Path, number: int) -> None:

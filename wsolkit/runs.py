@@ -240,7 +240,6 @@ class RunStore:
                 map_kinds=tuple(MAP_KINDS),
                 # On a CPU the other cores train other runs.
                 threads=recipe.cpu_threads if device.type == "cpu" else cores(),
-                largest_of=("cam",),
             )
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
