@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,19 @@ def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkey
     done, _ = batch.reproduce(*given, SlurmCluster(CPU_ONLY))
     assert (done.skipped, done.failure) == (None, None)
     assert len(list((store.root / slurm.FOLDER).glob("*.json"))) == 2
+
+
+@pytest.mark.slurm
+@needs_slurm
+def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_path):
+    """Slurm warns 90 s before the end; of two minutes, 30 s are left, which are not enough for the run."""
+    recipe = long_recipe(0).changed(epochs=500)
+    tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=2))
+    futures = slurm.follow(store, tasks, poll_seconds=1)
+    futures[recipe].result(900)
+    log = "".join(path.read_text() for path in (store.root / slurm.FOLDER).glob("*_0_log.*"))
+    assert "requeue" in log.lower()
+    assert store.find(recipe).info()["epochs_trained"] < recipe.epochs
 
 
 @pytest.mark.slurm
