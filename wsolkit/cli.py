@@ -165,6 +165,17 @@ def rehearse(
 
 
 @app.command()
+def doctor(data_root: DataRoot = None) -> None:
+    """Examine this machine: environment, kernel, devices, folders, runs, data; exit code 1 where something is wrong."""
+    from wsolkit import doctor as examination
+
+    findings = list(examination.examine(data_root))
+    typer.echo(examination.describe(findings))
+    if any(finding.state == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
     data_root: DataRoot = None,

@@ -1,0 +1,203 @@
+"""What is fine on this machine, what is not, and what to type about it."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+from wsolkit import __version__, paths
+from wsolkit.errors import WsolkitError
+
+ROOM = 2e9
+"""Bytes of disk below which a batch of the demo may not fit."""
+
+FOLDERS: dict[str, tuple[Callable[[], Path], str]] = {
+    "run store": (paths.runs_root, "WSOLKIT_RUNS"),
+    "cache": (paths.cache_root, "WSOLKIT_CACHE"),
+    "figures": (paths.figures_root, "WSOLKIT_OUT"),
+}
+"""What is written, and the variable that puts it elsewhere."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        what: what was looked at.
+        state: ``"ok"``, ``"note"`` (fine for the demo, not for everything), or ``"wrong"``.
+        found: what was found.
+        remedy: what to type or do; empty where nothing is to be done.
+    """
+
+    what: str
+    state: Literal["ok", "note", "wrong"]
+    found: str
+    remedy: str = ""
+
+
+def examine(data_root: Path | None = None) -> Iterator[Finding]:
+    """Look at environment, kernel, devices, folders, run store and data.
+
+    Args:
+        data_root: folder of the real data sets; None leaves them out.
+
+    Yields:
+        Findings as they come; nothing is changed.
+    """
+    yield Finding("wsolkit", "ok", f"{__version__} in Python {platform.python_version()}, {sys.prefix}")
+    yield _packages()
+    yield _checked("kernel", _kernel)
+    yield _device()
+    for name, folder in (
+        ("run store", paths.runs_root()),
+        ("cache", paths.cache_root()),
+        ("figures", paths.figures_root()),
+    ):
+        yield _folder(name, folder)
+    yield _checked("notebooks", lambda: f"{len(_notebooks())} in {paths.notebooks_root()}")
+    yield _runs()
+    yield _weights()
+    yield _slurm()
+    if data_root is not None:
+        yield from _data(data_root)
+
+
+def _checked(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, "ok", look())
+    except (WsolkitError, ImportError) as error:
+        return Finding(what, "wrong", str(error))
+
+
+def _packages() -> Finding:
+    """Whether the requirements of the package are met by what is installed."""
+    from packaging.requirements import Requirement
+
+    missing, shown = [], []
+    for line in requires("wsolkit") or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            installed = "none"
+        if installed == "none" or not requirement.specifier.contains(installed, prereleases=True):
+            missing.append(f"{requirement} (here: {installed})")
+        elif requirement.name in ("torch", "torchvision", "numpy", "pandas"):
+            shown.append(f"{requirement.name} {installed}")
+    if missing:
+        return Finding("packages", "wrong", "; ".join(missing), f"{sys.executable} -m pip install --upgrade wsolkit")
+    return Finding("packages", "ok", ", ".join(shown))
+
+
+def _kernel() -> str:
+    from wsolkit.batch import KERNEL, check_kernel
+
+    check_kernel()
+    return f"{KERNEL!r} runs this environment"
+
+
+def _device() -> Finding:
+    import torch
+
+    from wsolkit.processes import cores
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Finding("devices", "ok", f"{len(names)} GPU ({names[0]}), {cores()} cores")
+    remedy = "the demo needs none; the paper's own experiments do"
+    return Finding("devices", "note", f"no GPU, {cores()} cores, torch {torch.__version__}", remedy)
+
+
+def _folder(name: str, folder: Path, variable: str) -> Finding:
+    """Whether a folder can be written, or made, and how much room there is."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if not _writable(there):
+        return Finding(name, "wrong", f"{folder} cannot be written", f"set {variable} to a folder that can")
+    found = f"{folder}, {free / 1e9:.0f} GB free"
+    if free < ROOM:
+        return Finding(name, "wrong", found, "make room; wsolkit runs gc removes what finished runs do not need")
+    return Finding(name, "ok", found)
+
+
+def _writable(folder: Path) -> bool:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _notebooks() -> list[Path]:
+    from wsolkit.notebook_files import find
+
+    return find()
+
+
+def _runs() -> Finding:
+    from wsolkit import housekeeping
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    table = housekeeping.listing(RunStore(paths.runs_root(), Place()))
+    states = table["state"].value_counts()
+    found = ", ".join(f"{states.get(state, 0)} {state}" for state in ("done", "begun", "foreign"))
+    return Finding("runs", "ok", found, "wsolkit runs list" if len(table) else "make figures trains them")
+
+
+def _weights() -> Finding:
+    from wsolkit import models
+
+    missing = []
+    for name in models.names():
+        model = models.build(name, 1)
+        if model.imagenet_weights is None:
+            continue
+        try:
+            models.imagenet_weights_file(model)
+        except WsolkitError as error:
+            missing.append(str(error))
+    if missing:
+        return Finding("ImageNet weights", "note", "not all there; only profile paper needs them", missing[0])
+    return Finding("ImageNet weights", "ok", f"in {paths.weights_root()}")
+
+
+def _slurm() -> Finding:
+    found = shutil.which("sbatch")
+    return Finding(
+        "Slurm", "ok" if found else "note", found or "not here", "" if found else "only --executor slurm needs it"
+    )
+
+
+def _data(root: Path) -> Iterator[Finding]:
+    from wsolkit import datasets
+
+    for name in datasets.names():
+        parts = datasets.check(name, root)
+        if not parts:
+            continue
+        bad = [part for part in parts if part.state not in ("ok", "unknown")]
+        if not bad:
+            yield Finding(name, "ok", f"complete in {root}")
+        else:
+            found = f"{len(bad)} of {len(parts)} parts are not: {bad[0].what} is {bad[0].state}"
+            yield Finding(name, "note", found, f"wsolkit data check {name} --data-root {root}")
+
+
+def describe(findings: list[Finding]) -> str:
+    """Findings as lines, with what to do beneath."""
+    signs = {"ok": "ok  ", "note": "note", "wrong": "WRONG"}
+    lines = []
+    for each in findings:
+        lines.append(f"{signs[each.state]:5} {each.what:17} {each.found}")
+        lines += [f"{'':24}{each.remedy}"] if each.remedy else []
+    return "\n".join(lines)
