@@ -53,12 +53,8 @@ def examine(data_root: Path | None = None) -> Iterator[Finding]:
     yield _packages()
     yield _checked("kernel", _kernel)
     yield _device()
-    for name, folder in (
-        ("run store", paths.runs_root()),
-        ("cache", paths.cache_root()),
-        ("figures", paths.figures_root()),
-    ):
-        yield _folder(name, folder)
+    for name, (folder, variable) in FOLDERS.items():
+        yield _folder(name, folder(), variable)
     yield _checked("notebooks", lambda: f"{len(_notebooks())} in {paths.notebooks_root()}")
     yield _runs()
     yield _weights()
