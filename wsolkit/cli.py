@@ -50,6 +50,14 @@ class Executor(StrEnum):
     slurm = "slurm"
 
 
+class MapKind(StrEnum):
+    """Maps that a box can come from."""
+
+    cam = "cam"
+    norm = "norm"
+    similarity = "similarity"
+
+
 class Contours(StrEnum):
     """Which contours give boxes."""
 
@@ -224,6 +232,28 @@ def evaluate(
     if json_file is not None:
         write_json(result, json_file)
     typer.echo(describe(result))
+
+
+@app.command()
+def localize(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
+    weights: Annotated[Path, typer.Option(help="State dict: .safetensors (a run's best.safetensors, say) or .pth.")],
+    model: Annotated[str, typer.Option(help="A backbone of the kit, or a model of torchvision.")] = "resnet50",
+    size: Annotated[int, typer.Option(min=16, help="Side of the model's images in pixels.")] = 224,
+    kind: Annotated[MapKind, typer.Option(help="The map that gives the box.")] = MapKind.cam,
+    threshold: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the map's maximum.")] = 0.2,
+    target: Annotated[int | None, typer.Option(min=0, help="Class index; the most probable if not given.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for annotated pictures and localized.json.")] = Path("localized"),
+) -> None:
+    """Show where a classifier looked in your own pictures: box and map beside each other, and JSON.
+
+    Example: wsolkit localize bird.jpg --model mini_vgg --size 64 --weights runs/KEY/best.safetensors
+    """
+    from wsolkit import own_images
+
+    classifier = own_images.load_classifier(model, weights)
+    for found in own_images.localize_files(classifier, images, out, size, kind.value, threshold, target):
+        typer.echo(f"{found.image}: class {found.target} ({found.probability:.0%}), box {found.box}, {found.annotated}")
 
 
 @data.command("check")

@@ -7,7 +7,7 @@ import torch
 
 from wsolkit import plugins
 from wsolkit.models._base import GapClassifier, Output, frozen_statistics
-from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights
+from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights, read_state_dict
 
 __all__ = [
     "GapClassifier",
@@ -17,6 +17,7 @@ __all__ = [
     "imagenet_weights_file",
     "load_imagenet_weights",
     "names",
+    "read_state_dict",
 ]
 
 
