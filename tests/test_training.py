@@ -225,7 +225,7 @@ def test_normalise_by_hand():
 def test_crops_are_windows_of_the_image_some_mirrored(generator):
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), np.uint8)
     before = images.copy()
-    crops = crop(images, 9, draw_windows(len(images), images.shape[1] - 9 + 1, generator))
+    crops = crop(images, range(len(images)), 9, draw_windows(len(images), images.shape[1] - 9 + 1, generator))
     mirrored = 0
     for found, image in zip(crops, images, strict=True):
         windows = [image[y : y + 9, x : x + 9] for y in range(4) for x in range(4)]

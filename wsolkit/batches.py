@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
@@ -59,8 +60,7 @@ def training_batches(
         windows = draw_windows(len(chosen), data.size - crop_size + 1, generator)
         mine = share(range(len(chosen)), rank, world)
         chosen, windows = chosen[mine.start : mine.stop], windows[mine.start : mine.stop]
-        # The images may lie on disk, where reading in order is faster; the batch keeps its random order.
-        images = crop(data.images[np.sort(chosen)][np.argsort(np.argsort(chosen))], crop_size, windows)
+        images = crop(data.images, chosen, crop_size, windows)
         yield normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
@@ -80,21 +80,28 @@ def draw_windows(count: int, places: int, generator: Generator) -> list[Window]:
     return [(y, x, flip) for (y, x), flip in zip(corners, mirrored, strict=True)]
 
 
-def crop(images: np.ndarray, size: int, windows: Sequence[Window]) -> np.ndarray:
-    """Cut a window out of each image.
+def crop(images: np.ndarray, numbers: Sequence[int], size: int, windows: Sequence[Window]) -> np.ndarray:
+    """Cut a window out of each of some images; nothing else of them is read.
 
     Args:
-        images: (B, S, S, C) uint8, S >= size; not modified.
+        images: (N, S, S, 3) uint8, S >= size; not modified. May be mapped into memory from a file.
+        numbers: (B,) which images.
         size: side of the crop in pixels.
-        windows: one an image.
+        windows: one for each number.
 
     Returns:
-        (B, size, size, C) uint8.
+        (B, size, size, 3) uint8, in the order of the numbers.
     """
-    crops = np.empty((len(images), size, size, images.shape[3]), np.uint8)
-    for target, image, (y, x, flip) in zip(crops, images, windows, strict=True):
-        window = image[y : y + size, x : x + size]
-        target[:] = window[:, ::-1] if flip else window
+    plain = np.asarray(images)  # slicing a memory map itself costs more than the copy
+    crops = np.empty((len(numbers), size, size, images.shape[3]), np.uint8)
+    # The images may lie on disk, where reading in order is faster.
+    for place in np.argsort(numbers):
+        y, x, flip = windows[place]
+        window = plain[numbers[place], y : y + size, x : x + size]
+        if flip:
+            cv2.flip(window, 1, dst=crops[place])
+        else:
+            crops[place] = window
     return crops
 
 
