@@ -210,7 +210,7 @@ class RunStore:
         if jobs > 1 and len(missing) > 1:
             self._train_in_processes(missing, jobs)
         else:
-            for recipe in progress(missing, "runs", unit="run"):
+            for recipe in progress(missing, "runs", unit="run") if missing else ():
                 self.get(recipe)
         return [self.get(recipe) for recipe in recipes]
 
