@@ -50,7 +50,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tflops", type=float, default=60, help="a GPU's, as reached by such networks in bf16")
-    parser.add_argument("--decode", type=float, default=150, help="JPEGs of 500x375 a second and core")
+    parser.add_argument("--decode", type=float, default=350, help="JPEGs of 500x375 a second and core")
     parser.add_argument("--read", type=float, default=3, help="GB/s that a node reads from its disk")
     parser.add_argument("--link", type=float, default=200, help="GB/s between the GPUs of a node")
     parser.add_argument("--network", type=float, default=20, help="GB/s between nodes")
