@@ -116,7 +116,7 @@ def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkey
 @needs_slurm
 def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_path):
     """Slurm warns 90 s before the end; of two minutes, 30 s are left, which are not enough for the run."""
-    recipe = long_recipe(0).changed(epochs=500)
+    recipe = long_recipe(0).changed(epochs=60)
     tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=2))
     futures = slurm.follow(store, tasks, poll_seconds=1)
     futures[recipe].result(900)
