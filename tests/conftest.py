@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def study(tmp_path, store) -> Study:
 def tiny() -> Recipe:
     """A recipe that trains in about a second."""
     return tiny_recipe()
+
+
+def wait_until(holds, seconds: float = 120) -> None:
+    """Wait for other processes, and fail where it takes too long."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
 
 
 def tiny_recipe(**changes) -> Recipe:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_recipe, wait_until
 from wsolkit import methods, runs, training, warm_stages
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.files import atomic_file
@@ -35,13 +35,6 @@ def begin(store: RunStore, *recipes) -> multiprocessing.Process:
     process = FORKS.Process(target=train, args=(store.root, store.place, *recipes))
     process.start()
     return process
-
-
-def wait_until(holds, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import tiny_recipe
+from tests.conftest import tiny_recipe, wait_until
 from wsolkit import batch, slurm, training
 from wsolkit.errors import TrainingError, WsolkitError
 from wsolkit.runs import RunStore
@@ -35,13 +35,6 @@ def long_recipe(seed: int, **changes):
     """A run of some seconds."""
     sizes = {"train_weaksup": 240, "train_fullsup": 8, "test": 8}
     return tiny_recipe(seed=seed, epochs=30, warm_epochs=1, lr_decay_epochs=(), dataset_options=sizes, **changes)
-
-
-def wait_until(holds, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def queue(node: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from wsolkit import __version__, paths
 from wsolkit.errors import WsolkitError
+from wsolkit.files import writable_folder
 
 ROOM = 2e9
 """Bytes of disk below which a batch of the demo may not fit."""
@@ -115,22 +116,14 @@ def _folder(name: str, folder: Path, variable: str) -> Finding:
     """Whether a folder can be written, or made, and how much room there is."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
-    if not _writable(there):
+    try:
+        writable_folder(there)
+    except WsolkitError:
         return Finding(name, "wrong", f"{folder} cannot be written", f"set {variable} to a folder that can")
     found = f"{folder}, {free / 1e9:.0f} GB free"
     if free < ROOM:
         return Finding(name, "wrong", found, "make room; wsolkit runs gc removes what finished runs do not need")
     return Finding(name, "ok", found)
-
-
-def _writable(folder: Path) -> bool:
-    import tempfile
-
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def _notebooks() -> list[Path]:

@@ -51,15 +51,14 @@ class WarmStages:
         stage = self.folder
         if stage is None or not stage.is_dir() or training.begun(run):
             return False
+        kept = [training.BEST, *map(training.snapshot, self._snapshots())]
         try:
-            best, header = checkpoints.load(stage / training.BEST)
-            checkpoints.load(stage / training.LAST)
+            found = {name: checkpoints.load(stage / name) for name in (*kept, training.LAST)}
         except CheckpointError:
             return False
-        checkpoints.save(run / training.BEST, best, header | {"recipe": self.recipe.key})
-        for epoch in self._snapshots():
-            tensors, header = checkpoints.load(stage / training.snapshot(epoch))
-            checkpoints.save(run / training.snapshot(epoch), tensors, header | {"recipe": self.recipe.key})
+        for name in kept:
+            tensors, header = found[name]
+            checkpoints.save(run / name, tensors, header | {"recipe": self.recipe.key})
         for name in (training.HISTORY, training.LAST):  # the last one makes the run begun
             with atomic_file(run / name) as partial:
                 shutil.copyfile(stage / name, partial)
@@ -69,8 +68,10 @@ class WarmStages:
         """What a run calls after every epoch: at the end of the warm stage it leaves a copy for others."""
 
         def leave(epoch: int) -> None:
+            if epoch != self.recipe.warm_epochs:
+                return
             stage = self.folder
-            if epoch == self.recipe.warm_epochs and stage is not None and not stage.exists():
+            if stage is not None and not stage.exists():
                 snapshots = map(training.snapshot, self._snapshots())
                 with atomic_folder(stage) as partial:
                     for name in (training.LAST, training.BEST, training.HISTORY, *snapshots):

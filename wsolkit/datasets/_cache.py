@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from wsolkit.datasets._base import Sample, WsolDataset
 from wsolkit.errors import DataError
-from wsolkit.files import atomic_file, not_written, writable_folder
+from wsolkit.files import atomic_file, writable_folder
 from wsolkit.processes import cores
 from wsolkit.progress import progress
 
@@ -163,11 +163,8 @@ def _room_for(source: WsolDataset, file: Path) -> np.memmap:
 
 def _read_to_file(source: WsolDataset, images: np.ndarray, chunk: range, file: Path) -> None:
     part = _read(source, images, chunk)
-    try:
-        with atomic_file(file) as partial, partial.open("wb") as opened:
-            np.savez(opened, **part)
-    except OSError as error:
-        raise not_written(file, error) from error
+    with atomic_file(file) as partial, partial.open("wb") as opened:
+        np.savez(opened, **part)
 
 
 def _read(source: WsolDataset, images: np.ndarray, chunk: range) -> dict[str, np.ndarray]:
