@@ -19,6 +19,7 @@ def test_a_run_is_trained_once_and_complete(store, tiny):
     assert info["recipe"] == tiny.key
     assert info["epochs_trained"] == 3
     assert info["device"] == "cpu"
+    assert info["images_per_second"] > 0
 
 
 def test_the_report_is_that_of_the_selected_weights(store, tiny, place):

@@ -51,6 +51,15 @@ def test_rows_stand_in_the_order_of_the_print_and_ours_alone_at_the_end(summary)
     assert set(summary.index.unique("metric")) == set(tables.METRIC_NAMES)
 
 
+def test_a_row_that_only_another_block_prints_stands_where_it_does_there():
+    block = {"dataset": "ImageNet-1K", "backbone": "ResNet50"}
+    rows = measured({("CAM", 0): 0.5, ("ours", 0): 0.7, ("whole image", 0): 0.1}, tables.METRIC_NAMES, **block)
+    shown = list(tables.block(tables.summarise(rows, published.table("3")), **block).index.unique("row"))
+    printed = published.table("3").query("backbone == 'ResNet50'")["method"].unique()
+    assert "CAM" not in printed
+    assert shown == ["CAM", *printed, "whole image"]
+
+
 def test_each_block_of_a_table_keeps_its_own_numbers():
     parts = []
     for number, (dataset, backbone) in enumerate([("CUB", "ResNet50"), ("ImageNet-1K", "VGG16")]):

@@ -175,15 +175,11 @@ _SMALL_PRETRAINING = {
 }
 
 
-_DEMO_TRAINING = {
-    **_SMALL,
-    "epochs": 10,
-    "warm_epochs": 3,
-    "lr_former": 0.004,
-    "lr_latter": 0.02,
-    "lr_decay_epochs": (7, 9),
-    "snapshot_epochs": (3, 5, 10),
-}
+_SMALL_TRAINING = {**_SMALL, "warm_epochs": 3, "lr_former": 0.004, "lr_latter": 0.02}
+
+_DEMO_TRAINING = {**_SMALL_TRAINING, "epochs": 8, "lr_decay_epochs": (6, 8), "snapshot_epochs": (3, 5, 8)}
+
+_PHOTOS_TRAINING = {**_SMALL_TRAINING, "epochs": 10, "lr_decay_epochs": (7, 9), "snapshot_epochs": (3, 5, 10)}
 
 _DEMO_BRIDGING = {
     "lambda_sim": 3.0,
@@ -196,7 +192,7 @@ _DEMO_BRIDGING = {
 }
 """Chosen on train-fullsup of the synthetic birds, with the small VGG."""
 
-_DEMO_OBJECTS_TRAINING = {"epochs": 5, "warm_epochs": 1, "lr_decay_epochs": (4,), "snapshot_epochs": (1, 3, 5)}
+_DEMO_OBJECTS_TRAINING = {"epochs": 4, "warm_epochs": 1, "lr_decay_epochs": (3,), "snapshot_epochs": (1, 2, 4)}
 """The drawn objects are what the networks were pretrained on, as ImageNet-1K is in the paper; so few epochs do."""
 
 _DEMO_OBJECTS_BRIDGING = {
@@ -282,7 +278,7 @@ PROFILES = {
         seeds=(0, 1, 2),
         stands={"CUB": _PHOTOS, "ImageNet-1K": _PHOTOS},
         backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
-        training=_DEMO_TRAINING,
+        training=_PHOTOS_TRAINING,
         bridging=_DEMO_BRIDGING,
         pretraining={
             **_SMALL_PRETRAINING,

@@ -48,7 +48,7 @@ class Run:
     folder: Path
 
     def info(self) -> dict:
-        """How the run came about: versions, commit, device, data, seconds and epochs of the last attempt."""
+        """How the run came about: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
     def made(self) -> dict[str, str | int]:
@@ -228,7 +228,7 @@ class RunStore:
         stages.take(folder)
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
         model = training.train(recipe, folder, self.place, initial, should_stop, stages.leave_from(folder), self.engine)
-        seconds = time.monotonic() - start
+        seconds, epochs = time.monotonic() - start, recipe.epochs - done_before
         test = self.place.open(recipe, "test")
         device = self.engine.device
         with training.cpu_threads(recipe.cpu_threads):
@@ -249,7 +249,9 @@ class RunStore:
             "processes": self.engine.world,
             "data": self._data_of(recipe),
             "seconds": round(seconds, 1),
-            "epochs_trained": recipe.epochs - done_before,
+            "epochs_trained": epochs,
+            # With the judging of epochs on train-fullsup.
+            "images_per_second": round(epochs * len(self.place.source(recipe, "train-weaksup")) / seconds, 1),
         }
         with atomic_file(folder / DONE) as partial:
             partial.write_text(json.dumps(info, indent=2))

@@ -1,6 +1,7 @@
 """Runs to tidy rows, tidy rows to a table beside the paper's numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def summarise(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
         paper: a published table; its ``method`` is our ``row``, and its ``delta`` a part of our ``metric``.
 
     Returns:
-        Indexed by ``dataset, backbone, row, metric``: the paper's rows as printed, then those it does not have.
+        Indexed by ``dataset, backbone, row, metric``: the paper's rows as printed. A row that only another
+        block prints stands where it does there, one that none prints at the end.
         Columns ``mean_pct``, ``sd_pct`` (sample deviation, empty for a single seed), ``seeds``, ``paper_pct``,
         ``difference_pct``; what was not measured, or not printed, is empty.
     """
@@ -109,12 +111,27 @@ def summarise(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     printed = paper.assign(row=paper["method"], metric=paper["metric"] + suffix).set_index(index)["value"]
     wanted = rows[rows["metric"].isin(printed.index.unique("metric"))]
     groups = wanted.groupby(index, sort=False)["value"]
-    blocks = list(dict.fromkeys(printed.index.droplevel(["row", "metric"])))
-    keys = sorted(dict.fromkeys([*printed.index, *groups.indices]), key=lambda key: blocks.index(key[:2]))
+    keys = sorted(dict.fromkeys([*printed.index, *groups.indices]), key=_paper_order(printed.index))
     table = pd.DataFrame(index=pd.MultiIndex.from_tuples(keys, names=index))
     table["mean_pct"], table["sd_pct"], table["seeds"] = groups.mean() * 100, groups.std() * 100, groups.size()
     table["paper_pct"] = printed
     return table.assign(difference_pct=table["mean_pct"] - table["paper_pct"])
+
+
+def _paper_order(printed: pd.MultiIndex) -> Callable[[tuple], tuple]:
+    """Sort key: blocks and rows as printed; a row that only another block prints stands where it does there."""
+    rows: dict[tuple, list[str]] = {}
+    for *block, row in dict.fromkeys(printed.droplevel("metric")):
+        rows.setdefault(tuple(block), []).append(row)
+    blocks = list(rows)
+
+    def position(key: tuple) -> tuple:
+        block, row = key[:2], key[2]
+        if row in rows[block]:
+            return blocks.index(block), rows[block].index(row), 1
+        return blocks.index(block), min((each.index(row) for each in rows.values() if row in each), default=math.inf), 0
+
+    return position
 
 
 def block(summary: pd.DataFrame, dataset: str = "CUB", backbone: str = "VGG16") -> pd.DataFrame:
