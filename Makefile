@@ -29,7 +29,8 @@ lab: $(READY)
 
 notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 notebooks/*.ipynb
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 \
+		--NotebookExporter.preprocessors=wsolkit.still_widgets.StillWidgets notebooks/*.ipynb
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

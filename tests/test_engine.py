@@ -13,7 +13,7 @@ import torch
 from tests.conftest import tiny_recipe
 from wsolkit import checkpoints, engine, methods, models, training
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.engine import Engine, SharedDraws, Stepper
+from wsolkit.engine import Batch, Engine, SharedDraws, Stepper
 from wsolkit.errors import TrainingError
 from wsolkit.runs import RunStore
 
@@ -63,9 +63,8 @@ def three_steps(recipe, place, parts: int) -> tuple[models.GapClassifier, list[e
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
     for images, labels in training_batches(data, 8, 32, order, "cpu"):
-        whole, draws = range(len(images)), SharedDraws(randomness, len(images))
-        given = (alone, stepper, optimizer, images.double(), labels, False, draws, whole, len(whole), parts)
-        taken.append(engine.optimise(*given))
+        batch = Batch.whole(images.double(), labels, randomness)
+        taken.append(engine.optimise(alone, stepper, optimizer, batch, parts=parts))
     return model, taken
 
 
@@ -144,10 +143,10 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(place, monkeypa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stepper = Stepper(model, methods.configured_step("bridging", {}))
     images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
-    draws = SharedDraws(epoch_generator(0, 1, METHOD), 8)
+    batch = Batch.whole(images, labels, epoch_generator(0, 1, METHOD))
     optimizer = training.make_optimizer(recipe, model)
     alone = Engine(torch.device("cpu"))
-    taken = engine.optimise(alone, stepper, optimizer, images, labels, False, draws, range(8), 8, 2)
+    taken = engine.optimise(alone, stepper, optimizer, batch, parts=2)
     assert taken.broken == ["sim"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -71,3 +71,14 @@ def test_something_is_compared_and_it_has_stored_output(code):
 
 def test_file_names_are_the_names_that_the_notebook_gives(path, code):
     assert any(f'open_study("{path.stem}"' in cell.source for cell in code)
+
+
+def test_it_reads_like_a_chapter(path):
+    """Why, what to look at, what came out, what to do next; the tour has an order of its own."""
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    first = cells[0].source
+    assert path.stem == "00_tour" or re.search(r"\*\*(Why|For whom)", first)
+    assert path.stem in ("00_tour", "evaluate_your_own") or "**Look at:**" in first
+    assert re.search("What to see|The table", text)
+    assert re.search("^## (What to change next|Where to go from here)", text, re.MULTILINE)

@@ -28,7 +28,8 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     store.get(pretraining)
     table = plan.table(store)
     assert table.iloc[0][["state", "images"]].tolist() == ["done", 0]
-    text = planning.describe(table, 100)
+    assert planning.by_kind(table, 100)["left"].sum() == len(table) - 1
+    text = planning.totals(table, 100)
     assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
 
 

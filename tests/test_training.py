@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe
-from wsolkit import checkpoints, methods, training
+from wsolkit import checkpoints, methods, provenance, training
 from wsolkit.batches import crop, draw_windows, epoch_generator, normalise, training_batches
 from wsolkit.datasets import CachedDataset, open_dataset
 from wsolkit.errors import CheckpointError, TrainingError
@@ -280,6 +280,6 @@ def test_epoch_generators_differ_by_seed_and_epoch():
 
 
 def test_provenance_is_plain_json(place):
-    info = json.loads(json.dumps(training.provenance(place)))
+    info = json.loads(json.dumps(provenance.of(place)))
     assert info["device"] == "cpu"
     assert info["torch"] == torch.__version__

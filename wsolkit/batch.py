@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsolkit import gallery, notebook_files, paths
+from wsolkit import gallery, notebook_files, pages, paths
 from wsolkit.engine import Precision
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.files import writable_folder
@@ -197,4 +197,6 @@ def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mappin
             failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that dies, a full disk: the other notebooks still run
         failure = f"the kernel: {type(error).__name__}: {error}"
+    if executed.exists():
+        pages.write_page(executed, gallery.PAGE)
     return Outcome(notebook.stem, executed, time.monotonic() - start, failure, skipped)

@@ -180,13 +180,3 @@ def _data(root: Path) -> Iterator[Finding]:
         else:
             found = f"{len(bad)} of {len(parts)} parts are not: {bad[0].what} is {bad[0].state}"
             yield Finding(name, "note", found, f"wsolkit data check {name} --data-root {root}")
-
-
-def describe(findings: list[Finding]) -> str:
-    """Findings as lines, with what to do beneath."""
-    signs = {"ok": "ok  ", "note": "note", "wrong": "WRONG"}
-    lines = []
-    for each in findings:
-        lines.append(f"{signs[each.state]:5} {each.what:17} {each.found}")
-        lines += [f"{'':24}{each.remedy}"] if each.remedy else []
-    return "\n".join(lines)

@@ -185,17 +185,32 @@ class Taken:
         return [name for name in names if name != "total"] or names
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A process's share of a batch.
+
+    Attributes:
+        images: (B, 3, H, W), normalised.
+        labels: (B,) class indices.
+        randomness: CPU generator of whatever the method draws for the whole batch.
+        mine: which images of the batch these are.
+        size: images of the whole batch, over all processes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    randomness: Generator
+    mine: range
+    size: int
+
+    @classmethod
+    def whole(cls, images: Tensor, labels: Tensor, randomness: Generator) -> "Batch":
+        """A batch that one process has to itself."""
+        return cls(images, labels, randomness, range(len(images)), len(images))
+
+
 def optimise(
-    engine: Engine,
-    stepper: nn.Module,
-    optimizer: Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    warm: bool,
-    draws: SharedDraws,
-    mine: range,
-    batch: int,
-    parts: int = 1,
+    engine: Engine, stepper: nn.Module, optimizer: Optimizer, batch: Batch, warm: bool = False, parts: int = 1
 ) -> Taken:
     """One optimisation step.
 
@@ -203,23 +218,20 @@ def optimise(
         engine: how.
         stepper: from `Engine.prepare`, in training mode; changed, unless a loss is not finite.
         optimizer: from `Engine.prepare`.
-        images: (B, 3, H, W), normalised: this process's images of the batch.
-        labels: (B,) class indices.
+        batch: what is learnt from.
         warm: whether this is the warm stage.
-        draws: whatever the method draws, for the whole batch.
-        mine: which images of the batch these are.
-        batch: images of the whole batch, over all processes.
         parts: forward and backward passes into which the images are split, one after the other, to save memory.
             Batch normalisation then sees one part at a time.
     """
+    draws = SharedDraws(batch.randomness, batch.size)
     optimizer.zero_grad()
     found = []
-    for part, last in _parts(mine, parts):
-        here = slice(part.start - mine.start, part.stop - mine.start)
+    for part, last in _parts(batch.mine, parts):
+        here = slice(part.start - batch.mine.start, part.stop - batch.mine.start)
         with nullcontext() if last else engine.unsynchronised(stepper):
-            total, right, terms = stepper(images[here], labels[here], warm, draws.part(part))
+            total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draws.part(part))
             # Processes are averaged; together the factors make the mean over the batch.
-            factor = len(part) * engine.world / batch
+            factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)
         found.append((len(part), torch.stack([total.detach(), *(term.detach() for term in terms.values()), right])))
     # One copy to the CPU for all numbers of the step: each would stop a GPU.

@@ -2,19 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 import wsolkit
-from wsolkit import profiles, training
+from wsolkit import pages, profiles, provenance
 from wsolkit.files import atomic_file
+from wsolkit.study import RUNS_PART
 
 PAGE = "index.html"
 
 FEW = 80
 """Rows up to which a table is shown on the page; longer ones are linked."""
+
+LONG = 25
+"""Characters from which a column is text to be wrapped."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the page shows it.
+
+    Attributes:
+        columns: headings.
+        rows: cells as text.
+        kinds: of each column: ``"number"``, ``"word"`` or ``"sentence"``.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -24,16 +42,20 @@ class Section:
     Attributes:
         name: of the notebook.
         title: its first heading.
+        page: name of the executed notebook as HTML, if there.
         figures: names of PNG files.
-        tables: summaries as HTML.
+        tables: summaries.
         files: names of CSV files.
+        runs: the runs that all of it was made from.
     """
 
     name: str
     title: str
+    page: str | None = None
     figures: tuple[str, ...] = ()
-    tables: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
     files: tuple[str, ...] = ()
+    runs: Table | None = None
 
     @property
     def done(self) -> bool:
@@ -52,18 +74,22 @@ def write(folder: Path, profile: str, notebooks: Sequence[Path]) -> Path:
     Returns:
         The page.
     """
-    from jinja2 import Environment, PackageLoader
-
     sections = [section(folder, notebook) for notebook in notebooks]
-    page = Environment(loader=PackageLoader("wsolkit"), autoescape=True).get_template(f"{PAGE}.j2")
-    text = page.render(
-        profile=profile,
-        option="" if profile == "demo" else f" --profile {profile}",
-        summary=profiles.get(profile).summary,
-        sections=sections,
-        done=sum(each.done for each in sections),
-        version=wsolkit.__version__,
-        commit=training.commit(),
+    text = (
+        pages.environment()
+        .get_template(f"{PAGE}.j2")
+        .render(
+            profile=profile,
+            option="" if profile == "demo" else f" --profile {profile}",
+            summary=profiles.get(profile).summary,
+            sections=sections,
+            done=sum(each.done for each in sections),
+            version=wsolkit.__version__,
+            commit=provenance.commit(),
+            commits=_made_with(sections, "commit"),
+            torch=_made_with(sections, "torch"),
+            devices=_made_with(sections, "device"),
+        )
     )
     with atomic_file(folder / PAGE) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -75,13 +101,16 @@ def section(folder: Path, notebook: Path) -> Section:
     stem = notebook.stem
     mine = sorted(path for path in folder.glob(f"{stem}*") if path.stem == stem or path.stem.startswith(f"{stem}_"))
     csvs = [path for path in mine if path.suffix == ".csv"]
-    shown = [path for path in csvs if path.stem != stem]
+    runs = folder / f"{stem}_{RUNS_PART}.csv"
+    page = folder / f"{stem}.html"
     return Section(
         name=stem,
         title=title_of(notebook),
+        page=page.name if page.exists() else None,
         figures=tuple(path.name for path in mine if path.suffix == ".png"),
-        tables=tuple(filter(None, map(_as_html, shown))),
+        tables=tuple(filter(None, (_table(path, FEW) for path in csvs if path.stem != stem and path != runs))),
         files=tuple(path.name for path in csvs),
+        runs=_table(runs) if runs in csvs else None,
     )
 
 
@@ -97,11 +126,32 @@ def title_of(notebook: Path) -> str:
     return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), notebook.stem)
 
 
-def _as_html(path: Path) -> str:
+def _made_with(sections: Sequence[Section], column: str) -> list[str]:
+    """What the runs behind some sections say in one column, each once."""
+    tables = [each.runs for each in sections if each.runs and column in each.runs.columns]
+    return sorted({row[table.columns.index(column)] for table in tables for row in table.rows} - {""})
+
+
+def _table(path: Path, most: int | None = None) -> Table | None:
+    """A CSV as a table; None where it has more rows than that."""
     try:
-        table = pd.read_csv(path)
+        frame = pd.read_csv(path, dtype=dict.fromkeys(("recipe", "commit", "torch"), str))
     except (ValueError, OSError) as error:
-        return f"<p>{escape(path.name)} cannot be shown: {escape(str(error))}</p>"
-    if len(table) > FEW:
-        return ""
-    return table.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format, justify="right")
+        return Table(("",), ((f"{path.name} cannot be shown: {error}",),), ("sentence",))
+    if most is not None and len(frame) > most:
+        return None
+    columns = [_column(frame[name]) for name in frame]
+    kinds = tuple(kind for kind, _ in columns)
+    return Table(tuple(map(str, frame)), tuple(zip(*(cells for _, cells in columns), strict=True)), kinds)
+
+
+def _column(values: pd.Series) -> tuple[str, list[str]]:
+    empty = values.isna()
+    if pd.api.types.is_float_dtype(values):
+        # Counts are read as floats where some are empty.
+        digits = 0 if (values.dropna() % 1 == 0).all() else 2
+        return "number", ["" if gone else f"{value:.{digits}f}" for value, gone in zip(values, empty, strict=True)]
+    cells = ["" if gone else str(value) for value, gone in zip(values, empty, strict=True)]
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return "number", cells
+    return "sentence" if max(map(len, cells), default=0) > LONG else "word", cells

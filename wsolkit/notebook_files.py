@@ -57,8 +57,12 @@ def _order(path: Path) -> tuple[int, str]:
     return 2 if name in LAST else 0 if name.startswith("table") else 1, name
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """``name=value`` texts to parameters; a value is read as JSON where it is JSON, else as text.
+
+    Args:
+        settings: the texts.
+        option: that they were given to, for the error message.
 
     Raises:
         RecipeError: for a text without ``=``.
@@ -67,7 +71,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.strip():
-            raise RecipeError(f"--set {setting!r}: expected name=value, for example --set seeds=[0,1].")
+            raise RecipeError(f"{option} {setting!r}: expected name=value, for example --set seeds=[0,1].")
         try:
             parsed[name.strip()] = json.loads(text)
         except ValueError:

@@ -113,7 +113,7 @@ def localize_files(
     found = []
     for file in progress(_pictures(files), "pictures"):
         picture = _read(file)
-        small = np.asarray(picture.resize((size, size), Image.BILINEAR))
+        small = _resized(picture, size)
         wanted = None if target is None else torch.tensor([target], device=device)
         result = decompose(model, normalise(small[None], device), wanted)
         box = scale_boxes(result.boxes(threshold, kind), size, size, (picture.height, picture.width))[0]
@@ -127,6 +127,21 @@ def localize_files(
         with atomic_file(out / RESULTS) as partial:
             partial.write_text(json.dumps([asdict(each) for each in found], indent=2))
     return found
+
+
+def read_folder(folder: Path, size: int) -> np.ndarray:
+    """All pictures of a folder, by name: (B, size, size, 3) uint8, resized without regard to their shape.
+
+    Raises:
+        DataError: if there are none, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder. Name one that holds pictures.")
+    return np.stack([_resized(_read(file), size) for file in _pictures([folder])])
+
+
+def _resized(picture: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(picture.resize((size, size), Image.BILINEAR))
 
 
 def _pictures(files: Sequence[Path]) -> list[Path]:

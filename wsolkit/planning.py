@@ -74,24 +74,28 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()}, skipped)
 
 
-def describe(table: pd.DataFrame, images_per_second: float) -> str:
-    """A plan in lines: runs by what they train and by state, then what is left and how long it takes.
+def by_kind(table: pd.DataFrame, images_per_second: float) -> pd.DataFrame:
+    """Runs by what they train: ``dataset, backbone, method, runs, left, images, hours``.
 
     Args:
         table: from `Plan.table`.
         images_per_second: training speed.
     """
+    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
+    shown = groups.agg(runs=("recipe", "size"), left=("state", lambda s: (s != "done").sum()), images=("images", "sum"))
+    return shown.assign(hours=(shown["images"] / images_per_second / 3600).round(2)).reset_index()
+
+
+def totals(table: pd.DataFrame, images_per_second: float) -> str:
+    """How many runs there are in each state, what is left, and how long it takes; arguments as for `by_kind`."""
     if table.empty:
         return "These notebooks train nothing."
     states = table["state"].value_counts()
-    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
-    shown = groups.agg(runs=("recipe", "size"), left=("state", lambda s: (s != "done").sum()), images=("images", "sum"))
-    shown["hours"] = (shown["images"] / images_per_second / 3600).round(2)
     total = table["images"].sum()
     done, begun, missing = (int(states.get(name, 0)) for name in ("done", "begun", "missing"))
     counts = f"{len(table)} unique runs: {done} done, {begun} begun, {missing} missing"
-    left = f"{total:,.0f} images left, {total / images_per_second / 3600:.1f} hours at {images_per_second:g} images/s"
-    return f"{shown.reset_index().to_string(index=False)}\n\n{counts}\n{left}"
+    hours = total / images_per_second / 3600
+    return f"{counts}\n{total:,.0f} images left, {hours:.1f} hours at {images_per_second:g} images/s"
 
 
 def images_left(recipe: Recipe, epochs_done: int = 0) -> int:

@@ -11,7 +11,7 @@ import torch
 from wsolkit import datasets, methods, models
 from wsolkit.batches import METHOD, epoch_generator, training_batches
 from wsolkit.datasets import CachedDataset, Sample, WsolDataset
-from wsolkit.engine import Engine, SharedDraws, Stepper, optimise
+from wsolkit.engine import Batch, Engine, Stepper, optimise
 from wsolkit.errors import WsolkitError
 from wsolkit.evaluation import MAP_KINDS, evaluate
 from wsolkit.progress import progress
@@ -141,9 +141,7 @@ def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDatas
     optimizer = make_optimizer(recipe, model)
     randomness = epoch_generator(recipe.seed, 1, METHOD)
     step = methods.configured_step(recipe.method, recipe.method_options)
-    whole, engine = range(len(images)), Engine(device)
-    draws = SharedDraws(randomness, len(whole))
-    taken = optimise(engine, Stepper(model, step), optimizer, images, labels, False, draws, whole, len(whole))
+    taken = optimise(Engine(device), Stepper(model, step), optimizer, Batch.whole(images, labels, randomness))
     if taken.broken:
         raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
     require_selectable(recipe, test)

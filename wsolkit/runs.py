@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from wsolkit import checkpoints, models, training, warm_stages
+from wsolkit import checkpoints, models, provenance, training, warm_stages
 from wsolkit.engine import Engine, open_engine
 from wsolkit.errors import DataError, unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, evaluate
@@ -244,7 +244,7 @@ class RunStore:
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
                 getattr(report, part).to_csv(partial, index=False)
-        info = training.provenance(self.place) | {
+        info = provenance.of(self.place) | {
             "recipe": recipe.key,
             "processes": self.engine.world,
             "data": self._data_of(recipe),

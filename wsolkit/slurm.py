@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from pydantic import NonNegativeInt, PositiveInt
 
 from wsolkit.batch import Submitted
 from wsolkit.errors import TrainingError, WsolkitError
 from wsolkit.files import atomic_file, writable_folder
+from wsolkit.plugins import parse_options
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
 from wsolkit.training import Place
@@ -46,12 +49,24 @@ class Resources:
     """
 
     partition: str | None = None
-    minutes: int = 24 * 60
-    gpus: int = 1
-    cpus: int = 8
-    memory_gb: int | None = None
-    at_once: int = 64
+    minutes: PositiveInt = 24 * 60
+    gpus: NonNegativeInt = 1
+    cpus: PositiveInt = 8
+    memory_gb: PositiveInt | None = None
+    at_once: PositiveInt = 64
     more: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_resources(partition: str | None, settings: Mapping[str, Any]) -> Resources:
+    """Resources from the shell's settings; names that `Resources` does not have are options of ``sbatch``.
+
+    Raises:
+        RecipeError: for a value of the wrong type or out of range.
+    """
+    own = {each.name for each in fields(Resources)} - {"partition", "more"}
+    given = {name: value for name, value in settings.items() if name in own}
+    more = {name: str(value) for name, value in settings.items() if name not in own}
+    return parse_options(Resources, {"partition": partition, **given, "more": more}, "--slurm")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+import PIL.Image
 import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
 
 import wsolkit
-from wsolkit import paths, profiles, training
+from wsolkit import paths, profiles, provenance, training
 from wsolkit.errors import RecipeError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.processes import cores
@@ -28,7 +29,12 @@ JOBS_VARIABLE = "WSOLKIT_JOBS"
 TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe", "version", "commit")
 """Columns of every CSV: one row a number, traceable to the run that it comes from."""
 
+RUNS_PART = "runs"
+"""Part of a notebook's tables: ``<notebook>_runs.csv`` names the runs behind everything that it shows."""
+
 Key = TypeVar("Key", bound=Hashable)
+
+PRINT_DPI = 160
 
 PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
 """Environment variable that makes studies plan instead of train."""
@@ -81,12 +87,16 @@ class Study:
     def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
         """The finished runs of several recipes, trained first where need be; progress is shown meanwhile.
 
+        What they are is written to ``<notebook>_runs.csv``, once all are there.
+
         Raises:
             Planned: with the recipes, where the study is there to plan.
         """
         if self.plan_only:
             raise Planned(list(recipes))
-        return self.store.get_all(recipes, self.jobs)
+        found = self.store.get_all(recipes, self.jobs)
+        self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(found))).set_index("recipe"), RUNS_PART)
+        return found
 
     def train(
         self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Sequence[int] | None = None
@@ -124,7 +134,7 @@ class Study:
 
         Version and commit are those that trained the run; of numbers that no single run has, those that drew them up.
         """
-        here = {"version": wsolkit.__version__, "commit": training.commit()}
+        here = {"version": wsolkit.__version__, "commit": provenance.commit()}
         full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])])
         alone = full["version"].isna()
         full = full.astype(dict.fromkeys(here, object))
@@ -147,17 +157,26 @@ class Study:
             part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
             preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
         """
-        path = self._path(part, "png")
-        with atomic_file(path) as partial:
-            figure.savefig(partial, format="png", dpi=160)
+        printed = BytesIO()
+        figure.savefig(printed, dpi=PRINT_DPI)
+        with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
+            # Without the alpha channel, which matplotlib always writes, and packed tightly.
+            picture.convert("RGB").save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
         figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 82})
-        return Image(data=buffer.getvalue(), format="jpeg")
+        return Image(data=buffer.getvalue(), format="jpeg", alt=" ".join([self.notebook, *filter(None, [part])]))
 
     def _path(self, part: str | None, extension: str) -> Path:
         name = f"{self.notebook}_{part}" if part else self.notebook
         return self.out / f"{name}.{extension}"
+
+
+def _origin(run: Run) -> dict[str, str | int]:
+    """What there is to know of a run behind a picture."""
+    named = {name: getattr(run.recipe, name) for name in ("dataset", "backbone", "method", "epochs")}
+    info = run.info()
+    return run.made() | named | {name: info[name] for name in ("torch", "device")}
 
 
 def chosen_profile(name: str | None) -> Profile:

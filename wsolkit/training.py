@@ -2,8 +2,6 @@
 
 import logging
 import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-import wsolkit
-from wsolkit import checkpoints, methods, models, paths
+from wsolkit import checkpoints, methods, models
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.datasets import SPLITS, CachedDataset, WsolDataset, open_dataset
-from wsolkit.engine import Engine, Precision, SharedDraws, Stepper, Taken, open_engine, optimise
+from wsolkit.engine import Batch, Engine, Precision, Stepper, Taken, open_engine, optimise
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.evaluation import evaluate
 from wsolkit.files import atomic_file
 from wsolkit.maps import NotFiniteError
 from wsolkit.progress import progress
 from wsolkit.recipes import Recipe
+from wsolkit.tracking import tracked
+
+logger = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 """Everything that the next epoch needs, after the newest epoch and after the one before."""
@@ -55,6 +55,7 @@ class Place:
         cache: folder of decoded images; None keeps them in memory.
         precision: of the network's passes, ``"float32"``, ``"bf16"`` or ``"fp16"``; alignment is always in float32.
         parts: passes into which a process splits its images of a batch, to save memory.
+        track: also log epochs here, e.g. ``"tensorboard"``; see `wsolkit.tracking`.
     """
 
     data_root: Path | None = None
@@ -62,6 +63,7 @@ class Place:
     cache: Path | None = None
     precision: Precision = "float32"
     parts: int = 1
+    track: str | None = None
 
     def torch_device(self) -> torch.device:
         """The device as PyTorch knows it.
@@ -140,17 +142,25 @@ def train(
             _write_history(folder, history)
         step = methods.configured_step(recipe.method, recipe.method_options)
         trainer = _Trainer(recipe, engine, *engine.prepare(Stepper(model, step), optimizer), data, place.parts)
-        for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
-            row = trainer.epoch(epoch, should_stop)
-            if engine.main:
-                row |= _held_out_rates(recipe, epoch, model, held_out, engine.device)
-                history.append(row)
-                _keep(recipe, folder, model, optimizer, history)
-                on_epoch(epoch)
-            engine.wait()
+        with tracked(place.track if engine.main else None, folder, recipe.key) as log:
+            for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
+                row = trainer.epoch(epoch, should_stop)
+                if engine.main:
+                    row |= _held_out_rates(recipe, epoch, model, held_out, engine.device)
+                    history.append(row)
+                    _keep(recipe, folder, model, optimizer, history)
+                    log(row, epoch)
+                    logger.info("%s epoch %d of %d: %s", recipe.key, epoch, recipe.epochs, _in_words(row))
+                    on_epoch(epoch)
+                engine.wait()
         tensors, _ = checkpoints.load(folder / BEST)
         checkpoints.load_into(model, tensors, folder / BEST)
         return model.eval()
+
+
+def _in_words(row: Mapping[str, object]) -> str:
+    rates = (f"{name} {value:.3g}" for name, value in row.items() if name.startswith(("loss_", "fullsup_")))
+    return ", ".join(rates)
 
 
 def make_optimizer(recipe: Recipe, model: models.GapClassifier) -> SGD:
@@ -222,38 +232,6 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def provenance(place: Place) -> dict[str, str]:
-    """What made a run: versions, commit, device."""
-    return {
-        "wsolkit": wsolkit.__version__,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
-        "device": str(place.torch_device()),
-        "precision": place.precision,
-        "parts": place.parts,
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def commit() -> str:
-    """The commit of the clone, with ``+`` where the package has changes, or an empty text outside a clone."""
-    clone = paths.clone()
-    if clone is None:
-        return ""
-    known = _git(clone, "rev-parse", "--short=10", "HEAD")
-    return known and known + ("+" if _git(clone, "status", "--porcelain", "--", "wsolkit") else "")
-
-
-def _git(clone: Path, *arguments: str) -> str:
-    try:
-        command = ["git", "-C", str(clone), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
 def _initial_model(recipe: Recipe, num_classes: int, initial: Mapping[str, Tensor] | None) -> models.GapClassifier:
     model = models.build(recipe.backbone, num_classes, recipe.seed)
     if recipe.pretrained == "imagenet":
@@ -289,11 +267,9 @@ class _Trainer:
         self.stepper.train()
         for number, (images, labels) in enumerate(batches, start=1):
             whole = range(min(size, len(self.data) - (number - 1) * size))
-            mine, draws = share(whole, engine.rank, engine.world), SharedDraws(randomness, len(whole))
+            batch = Batch(images, labels, randomness, share(whole, engine.rank, engine.world), len(whole))
             with memory_for(images, f"epoch {epoch}, step {number}"):
-                taken = optimise(
-                    *(engine, self.stepper, self.optimizer, images, labels, warm, draws, mine, len(whole), self.parts)
-                )
+                taken = optimise(engine, self.stepper, self.optimizer, batch, warm, self.parts)
             if taken.broken:
                 raise _broken_loss(taken, epoch, number)
             for name, value in taken.losses.items():
@@ -382,5 +358,5 @@ def _newest_whole(folder: Path) -> tuple[dict[str, Tensor], dict, Path]:
     except CheckpointError as error:
         if not (folder / PREVIOUS).exists():
             raise
-        logging.getLogger(__name__).warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
+        logger.warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
         return *checkpoints.load(folder / PREVIOUS), folder / PREVIOUS

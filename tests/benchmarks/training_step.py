@@ -16,7 +16,7 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import methods, models
-from wsolkit.engine import Engine, SharedDraws, Stepper, optimise
+from wsolkit.engine import Batch, Engine, Stepper, optimise
 
 SIZES = {"mini_vgg": (64, 32), "mini_resnet": (64, 32), "vgg16": (224, 4), "resnet50": (224, 4)}
 """Side of the images in pixels and images a step."""
@@ -61,9 +61,7 @@ class Trainer:
         """Speed of a few steps of the main stage."""
         start = time.perf_counter()
         for _ in range(STEPS):
-            whole = range(len(self.batch[1]))
-            draws = SharedDraws(self.generator, len(whole))
-            optimise(self.engine, self.stepper, self.optimizer, *self.batch, False, draws, whole, len(whole))
+            optimise(self.engine, self.stepper, self.optimizer, Batch.whole(*self.batch, self.generator))
         return STEPS * len(self.batch[1]) / (time.perf_counter() - start)
 
 

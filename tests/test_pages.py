@@ -1,0 +1,95 @@
+"""Executed notebooks as pages, the gallery, and the tour's sliders where no kernel runs."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+
+from wsolkit import explorer, gallery, pages
+from wsolkit.still_widgets import WIDGET_VIEW, StillWidgets
+
+
+def displayed(**data: str) -> nbformat.NotebookNode:
+    kinds = {"view": WIDGET_VIEW, "jpeg": "image/jpeg", "plain": "text/plain"}
+    return nbformat.v4.new_output("display_data", {kinds[name]: value for name, value in data.items()})
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    made = nbformat.v4.new_notebook()
+    made.metadata["widgets"] = {"state": {}}
+    made.cells = [
+        nbformat.v4.new_markdown_cell("# A title\n\nWith $w \\cdot F_u$, `$HOME` and\n\n$$\\mathcal S$$"),
+        nbformat.v4.new_code_cell("2", outputs=[displayed(view="x", jpeg="AAAA", plain="y"), displayed(view="z")]),
+    ]
+    nbformat.write(made, tmp_path / "table0.ipynb")
+    return tmp_path / "table0.ipynb"
+
+
+def test_formulas_become_mathml_and_code_stays():
+    shown = pages.formulas_as_mathml("So $w \\cdot F_u$, but `$HOME` and 5$ or\n```\n$a$\n```\n$$x$$")
+    assert shown.count("<math") == 2
+    assert 'display="block"' in shown
+    assert "`$HOME` and 5$ or\n```\n$a$\n```" in shown
+
+
+def test_widgets_leave_their_pictures():
+    one, two = nbformat.v4.new_code_cell(outputs=[displayed(view="x", jpeg="A"), displayed(view="z")]), None
+    two = nbformat.v4.new_notebook(cells=[one], metadata={"widgets": {}})
+    cleaned, _ = StillWidgets().preprocess(two, {})
+    assert [dict(output.data) for output in cleaned.cells[0].outputs] == [{"image/jpeg": "A"}]
+    assert "widgets" not in cleaned.metadata
+
+
+def test_a_page_needs_no_network(notebook):
+    text = pages.write_page(notebook, "index.html").read_text()
+    assert "<math" in text
+    assert WIDGET_VIEW not in text
+    assert "data:image/jpeg" in text
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {"http://www.w3.org/1998/Math/MathML"}
+    assert 'href="index.html#table0"' in text
+
+
+def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
+    pages.write_page(notebook, gallery.PAGE)
+    (tmp_path / "table0.png").write_bytes(b"")
+    pd.DataFrame({"row": ["<b>", None], "mean_pct": [1.234, None], "seeds": [3, None]}).to_csv(tmp_path / "table0_summary.csv", index=False)
+    made = {"recipe": "012345678901", "seed": 3, "commit": "1e5", "torch": "2.9", "device": "cpu"}
+    pd.DataFrame([made]).to_csv(tmp_path / "table0_runs.csv", index=False)
+    other = tmp_path / "other.ipynb"
+    text = gallery.write(tmp_path, "smoke", [notebook, other]).read_text()
+    assert "1 of 2 notebooks have results" in text
+    assert '<a href="table0.html"><img src="table0.png"' in text
+    assert "&lt;b&gt;" in text
+    assert ">1.23<" in text
+    assert ">3<" in text
+    assert "made from 1 run\n" in text
+    assert ">012345678901<" in text
+    assert "runs trained at commit 1e5, with PyTorch 2.9 on cpu" in text
+    assert "wsolkit reproduce other --profile smoke" in text
+
+
+def test_a_study_names_the_runs_behind_its_pictures(study, tiny):
+    study.runs([tiny, tiny])
+    named = pd.read_csv(study.out / "notebook_runs.csv", dtype=str)
+    assert named["recipe"].tolist() == [tiny.key]
+    assert {"seed", "commit", "dataset", "method", "torch", "device"} <= set(named)
+
+
+def test_sliders_draw_what_they_say_and_have_a_still(store, place):
+    from tests.conftest import tiny_recipe
+
+    run = store.get(tiny_recipe(snapshot_epochs=(1, 3)))
+    recording = explorer.record({"ours": run}, place.open(run.recipe, "test"), [0, 1])
+    assert recording.epochs == (1, 3)
+    view = recording.view(1, "norm", 3, 0.5)
+    assert view.axes[1].get_title().startswith("ours\nIoU ")
+    assert len(recording.still().axes) == 2 * (1 + len(explorer.TITLES))
+    shown = explorer.Explorer(recording)
+    before = shown.box.children[-1].value
+    shown.box.children[3].value = 0.9
+    assert shown.box.children[-1].value != before
+    bundle = shown._repr_mimebundle_()
+    assert WIDGET_VIEW in bundle
+    assert bundle["image/jpeg"][:2] == b"\xff\xd8"

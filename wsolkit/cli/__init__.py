@@ -1,0 +1,79 @@
+"""The shell: thin commands over the package's functions."""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from wsolkit import __version__
+from wsolkit.cli import check, data, experiments, own, store
+from wsolkit.errors import WsolkitError
+
+DEBUG_VARIABLE = "WSOLKIT_DEBUG"
+"""Environment variable that does what ``--debug`` does."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done; 1 done, and something failed or is not in order; 2 wrong usage, or something that the "
+    "message says how to put right; 3 a fault of wsolkit; 130 interrupted.",
+)
+
+PAPER, OWN, HOUSE = "The paper", "Your own", "Housekeeping"
+for command, panel in {
+    experiments.reproduce: PAPER,
+    experiments.plan: PAPER,
+    experiments.rehearse: PAPER,
+    experiments.train: PAPER,
+    own.evaluate: OWN,
+    own.localize: OWN,
+    check.doctor: HOUSE,
+}.items():
+    app.command(rich_help_panel=panel)(command)
+app.add_typer(data.app, name="data", rich_help_panel=HOUSE)
+app.add_typer(store.app, name="runs", rich_help_panel=HOUSE)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG_VARIABLE, help="Show tracebacks, and all that is logged.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Reproduce "Bridging the Gap between Classification and Localization for WSOL" (CVPR 2022).
+
+    Begin with: wsolkit reproduce table7_ablation --profile smoke
+    """
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    # In a terminal bars show the progress; a log gets lines.
+    level = logging.DEBUG if debug else logging.WARNING if sys.stderr.isatty() else logging.INFO
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("wsolkit").setLevel(level)
+
+
+def main() -> None:
+    """Entry point: an error is one or two lines and an exit code; its traceback is shown with ``--debug``."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        if isinstance(error, WsolkitError):
+            typer.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        typer.echo(f"A fault of wsolkit: {type(error).__name__}: {error}", err=True)
+        typer.echo("Please report it with what `wsolkit --debug ...` shows.", err=True)
+        sys.exit(3)

@@ -1,0 +1,60 @@
+"""Commands for real data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsolkit.cli.output import interruptible
+
+app = typer.Typer(no_args_is_help=True, help="Real data sets: what is there, what is missing, where to get it.")
+
+Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
+DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
+
+
+@app.command()
+def check(name: Dataset, data_root: DataFolder) -> None:
+    """List what a data set needs and what of it is there; exit code 1 where it is not complete.
+
+    Example: wsolkit data check cub --data-root data
+    """
+    from wsolkit import datasets
+
+    parts = datasets.check(name, data_root)
+    typer.echo(datasets.describe(parts) if parts else f"{name} is drawn: it needs no data.")
+    if any(part.state != "ok" for part in parts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def get(name: Dataset, data_root: DataFolder) -> None:
+    """Download, verify and unpack what needs neither login nor browser; then as `check`.
+
+    Example: wsolkit data get tiny_imagenet --data-root data
+    """
+    from wsolkit import datasets, downloads
+
+    complete = all(part.state == "ok" for part in datasets.check(name, data_root))
+    with interruptible():
+        for archive in () if complete else datasets.archives(name):
+            typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
+            typer.echo(f"{downloads.fetch(archive, data_root.expanduser())} is there.")
+    check(name, data_root)
+
+
+@app.command()
+def verify() -> None:
+    """Read all cached images against the sums they were written with; exit code 1 where one was altered.
+
+    Example: wsolkit data verify
+    """
+    from wsolkit import datasets, paths
+
+    folders = [path for path in sorted(paths.cache_root().glob("[!.]*")) if path.is_dir()]
+    problems = [problem for folder in folders for problem in datasets.verify(folder)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    typer.echo(f"{len(folders)} cached splits read, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,168 @@
+"""Commands for the paper's experiments."""
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsolkit.cli.options import DataRoot, Device, Names, Precision, PrecisionOption, ProfileName, Settings
+from wsolkit.cli.output import interruptible, show_table
+
+if TYPE_CHECKING:
+    from wsolkit.batch import Outcome
+
+
+class Executor(StrEnum):
+    """Where runs are trained."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+SLURM = "On a cluster"
+
+
+def reproduce(
+    names: Names = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
+    data_root: DataRoot = None,
+    out_root: Annotated[Path | None, typer.Option(help="Folder above PROFILE/ for what comes out.")] = None,
+    device: Device = "auto",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one a core.")] = None,
+    precision: PrecisionOption = Precision.float32,
+    executor: Annotated[Executor, typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)] = Executor.local,
+    wait: Annotated[
+        bool, typer.Option(help="Wait for Slurm; without, a later call goes on.", rich_help_panel=SLURM)
+    ] = True,
+    slurm_partition: Annotated[str | None, typer.Option(help="Partition.", rich_help_panel=SLURM)] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="name=value: minutes, gpus, cpus, memory_gb (of a task), at_once (tasks), or an option of sbatch.",
+            rich_help_panel=SLURM,
+        ),
+    ] = None,
+) -> None:
+    """Run notebooks: tables and figures appear under figures/PROFILE/.
+
+    Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
+
+    Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
+    """
+    from wsolkit import batch, gallery, notebook_files
+    from wsolkit.slurm import SlurmCluster, read_resources
+
+    parameters = notebook_files.parse_settings(settings or [])
+    parameters |= {"device": device} if device != "auto" else {}
+    roots = {"data_root": data_root, "out_root": out_root}
+    parameters |= {name: str(path) for name, path in roots.items() if path is not None}
+    resources = read_resources(slurm_partition, notebook_files.parse_settings(slurm or [], "--slurm"))
+    cluster = SlurmCluster(resources, wait) if executor == Executor.slurm else None
+    start = time.monotonic()
+    with interruptible():
+        outcomes = batch.reproduce(
+            names or [], profile, parameters, jobs, on_done=_report, cluster=cluster, precision=precision.value
+        )
+    failed = [outcome.notebook for outcome in outcomes if outcome.failure]
+    skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
+    seconds = time.monotonic() - start
+    typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
+    done = len(outcomes) - len(failed) - len(skipped)
+    left = f", {len(skipped)} skipped" if skipped else ""
+    listed = f": {', '.join(failed)}" if failed else ""
+    typer.echo(f"{done} done{left}, {len(failed)} failed in {seconds:.0f} s{listed}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(outcome: "Outcome") -> None:
+    state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
+    typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
+    if outcome.skipped:
+        typer.echo(f"         {outcome.skipped}")
+    if outcome.failure:
+        typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
+
+
+def plan(
+    names: Names = None,
+    profile: ProfileName = None,
+    settings: Settings = None,
+    images_per_second: Annotated[float, typer.Option(min=0.01, help="Training speed to estimate the time with.")] = 250,
+) -> None:
+    """List the runs behind notebooks, each once: done, missing, and how long they may take.
+
+    Example: wsolkit plan --profile paper --images-per-second 400
+    """
+    from wsolkit import notebook_files, paths, planning
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    wanted = planning.plan(names or [], profile, notebook_files.parse_settings(settings or []))
+    table = wanted.table(RunStore(paths.runs_root(), Place()))
+    if len(table):
+        show_table(planning.by_kind(table, images_per_second))
+    typer.echo(planning.totals(table, images_per_second))
+    for name, why in wanted.skipped.items():
+        typer.echo(f"{name} is left out: {why}")
+
+
+def rehearse(
+    names: Names = None,
+    profile: ProfileName = "paper",
+    settings: Settings = None,
+    batch_size: Annotated[int, typer.Option(min=0, help="Images in the step; 0 takes each recipe's own.")] = 2,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Take one step and judge one batch with every distinct recipe, at full size.
+
+    Weights are random, and pictures generated where the data are not there. Nothing is written.
+    The exit code is 1 where a recipe fails.
+
+    Example: wsolkit rehearse --profile paper
+    """
+    from wsolkit import notebook_files, planning, rehearsal
+    from wsolkit.training import Place
+
+    recipes = planning.plan(names or [], profile, notebook_files.parse_settings(settings or [])).recipes
+    failed = 0
+    with interruptible():
+        for done in rehearsal.rehearse(recipes, Place(data_root=data_root, device=device), batch_size or None):
+            failed += done.failure is not None
+            typer.echo(rehearsal.describe(done))
+    for backbone, file in rehearsal.weights_at_hand(recipes).items():
+        typer.echo(f"ImageNet weights of {backbone}: {file or 'not there yet; training will say where to put them'}")
+    typer.echo(f"{len(rehearsal.distinct(recipes))} distinct recipes rehearsed, {failed} failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.float32,
+    parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
+    track: Annotated[
+        str | None, typer.Option(help="Also log every epoch to tensorboard, or another tracker of Accelerate's.")
+    ] = None,
+) -> None:
+    """Train one recipe, or find that it has been trained, and print its folder.
+
+    Example: wsolkit train my_recipe.json
+
+    Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
+    """
+    from wsolkit import paths
+    from wsolkit.recipes import Recipe
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    place = Place(data_root, device, paths.cache_root(), precision.value, parts, track)
+    with interruptible():
+        run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
+    typer.echo(run.folder)

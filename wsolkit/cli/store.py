@@ -1,0 +1,84 @@
+"""Commands for the run store."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsolkit.cli.output import show_table
+
+if TYPE_CHECKING:
+    from wsolkit.runs import RunStore
+
+app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
+
+
+def _store() -> "RunStore":
+    from wsolkit import paths
+    from wsolkit.runs import RunStore
+    from wsolkit.training import Place
+
+    return RunStore(paths.runs_root(), Place())
+
+
+@app.command("list")
+def list_runs() -> None:
+    """List all runs: what they train, how far they are, GT-known Loc (test), megabytes on disk.
+
+    Example: wsolkit runs list
+    """
+    from wsolkit import housekeeping
+
+    table = housekeeping.listing(_store())
+    if table.empty:
+        typer.echo("No runs yet.")
+    else:
+        show_table(table)
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.")]) -> None:
+    """Show a run: its recipe, how it came about, its rates.
+
+    Example: wsolkit runs show 4539
+    """
+    from wsolkit import housekeeping
+
+    store = _store()
+    typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
+
+
+@app.command()
+def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if none.")] = None) -> None:
+    """Read all checkpoints against their hashes, and all reports; exit code 1 where something is wrong.
+
+    Example: wsolkit runs verify
+    """
+    from wsolkit import housekeeping
+
+    store = _store()
+    chosen = [housekeeping.find(store, name) for name in names or []] or housekeeping.folders(store)
+    broken = 0
+    for checked in housekeeping.verify(store, chosen):
+        broken += bool(checked.problems)
+        for problem in checked.problems:
+            typer.echo(f"{checked.run}: {problem}", err=True)
+    typer.echo(f"{len(chosen)} runs read, {broken} with problems")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove what no finished run needs, after asking; runs themselves always stay.
+
+    Example: wsolkit runs gc
+    """
+    from wsolkit import housekeeping
+
+    found = housekeeping.garbage(_store())
+    for each in found:
+        typer.echo(f"{each.size / 1e6:9.1f} MB  {each.path}: {each.why}")
+    typer.echo(f"{sum(each.size for each in found) / 1e6:9.1f} MB in all")
+    if found and (yes or typer.confirm("Remove these?")):
+        housekeeping.remove(found)
+        typer.echo("removed")

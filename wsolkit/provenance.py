@@ -1,0 +1,43 @@
+"""What made a number: the package's version and commit, PyTorch's version, the device."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import wsolkit
+from wsolkit import paths
+from wsolkit.training import Place
+
+
+def of(place: Place) -> dict[str, str | int]:
+    """What makes a run here: versions, commit, device."""
+    return {
+        "wsolkit": wsolkit.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
+        "device": str(place.torch_device()),
+        "precision": place.precision,
+        "parts": place.parts,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def commit() -> str:
+    """The commit of the clone, with ``+`` where the package has changes, or an empty text outside a clone."""
+    clone = paths.clone()
+    if clone is None:
+        return ""
+    known = _git(clone, "rev-parse", "--short=10", "HEAD")
+    return known and known + ("+" if _git(clone, "status", "--porcelain", "--", "wsolkit") else "")
+
+
+def _git(clone: Path, *arguments: str) -> str:
+    try:
+        command = ["git", "-C", str(clone), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
