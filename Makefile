@@ -8,7 +8,7 @@ READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d ' ' -f 1)
 PROFILE ?= demo
 ONLY ?=
 
-.PHONY: help figures test lab notebooks lint bench clean
+.PHONY: help figures test lab notebooks docs lint bench clean
 
 help:
 	@echo "make figures   all tables and figures into figures/$(PROFILE)/   (ONLY=name for one, PROFILE=smoke|demo)"
@@ -17,6 +17,7 @@ help:
 	@echo "make notebooks run the notebooks in place, to commit them with their outputs"
 	@echo "make lint      style and docstrings"
 	@echo "make bench     speed, as ratios"
+	@echo "make docs      the site, into site/"
 
 figures: $(READY)
 	$(BIN)/wsolkit reproduce $(ONLY) --profile $(PROFILE)
@@ -38,6 +39,10 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/box_meter.py
 	$(BIN)/python tests/benchmarks/training_step.py
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W docs site
+	@echo "site/index.html"
 
 clean:
 	rm -rf $(VENV)

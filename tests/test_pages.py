@@ -54,7 +54,9 @@ def test_a_page_needs_no_network(notebook):
 def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     pages.write_page(notebook, gallery.PAGE)
     (tmp_path / "table0.png").write_bytes(b"")
-    pd.DataFrame({"row": ["<b>", None], "mean_pct": [1.234, None], "seeds": [3, None]}).to_csv(tmp_path / "table0_summary.csv", index=False)
+    pd.DataFrame({"row": ["<b>", None], "mean_pct": [1.234, None], "seeds": [3, None]}).to_csv(
+        tmp_path / "table0_summary.csv", index=False
+    )
     made = {"recipe": "012345678901", "seed": 3, "commit": "1e5", "torch": "2.9", "device": "cpu"}
     pd.DataFrame([made]).to_csv(tmp_path / "table0_runs.csv", index=False)
     other = tmp_path / "other.ipynb"
@@ -64,7 +66,7 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     assert "&lt;b&gt;" in text
     assert ">1.23<" in text
     assert ">3<" in text
-    assert "made from 1 run\n" in text
+    assert "made from 1 run</summary>" in text
     assert ">012345678901<" in text
     assert "runs trained at commit 1e5, with PyTorch 2.9 on cpu" in text
     assert "wsolkit reproduce other --profile smoke" in text

@@ -43,6 +43,12 @@ class BoxMeter:
 
     ``"all"`` finds the boxes of all cut-offs in one pass (`wsolkit.components`); ``"largest"`` goes by the contours'
     areas and traces them once a distinct cut-off. The meter keeps counts only, whatever the number of images.
+
+    Attributes:
+        hits: (T, I) right boxes at each threshold and IoU threshold, of the images seen.
+        images: how many those are.
+        thresholds: (T,) of score maps.
+        iou_thresholds: I of them.
     """
 
     def __init__(
@@ -75,8 +81,8 @@ class BoxMeter:
 
     def reset(self) -> None:
         """Forget every image seen."""
-        self._hits = np.zeros((len(self.thresholds), len(self.iou_thresholds)), np.int64)
-        self._images = 0
+        self.hits = np.zeros((len(self.thresholds), len(self.iou_thresholds)), np.int64)
+        self.images = 0
 
     def update(self, score_maps: np.ndarray | Tensor, boxes: Sequence[np.ndarray]) -> np.ndarray:
         """Add images.
@@ -104,8 +110,8 @@ class BoxMeter:
             with ThreadPoolExecutor(self.threads) as pool:
                 found = list(pool.map(_largest_contour_ious, images, true_boxes, levels))
             ious = np.array(found).reshape(levels.shape)
-        self._hits += (ious[..., None] >= np.array(self.iou_thresholds)).sum(0)
-        self._images += len(maps)
+        self.hits += (ious[..., None] >= np.array(self.iou_thresholds)).sum(0)
+        self.images += len(maps)
         return ious
 
     def compute(self) -> dict:
@@ -118,18 +124,33 @@ class BoxMeter:
         Raises:
             ValueError: if no image has been added.
         """
-        if not self._images:
-            raise ValueError("No image has been added to the meter; call update first.")
-        curve = self._hits / self._images
-        best = curve.argmax(0)
-        accuracy = {d: float(curve[best[i], i]) for i, d in enumerate(self.iou_thresholds)}
-        return {
-            "max_box_acc": accuracy,
-            "best_threshold": {d: float(self.thresholds[best[i]]) for i, d in enumerate(self.iou_thresholds)},
-            "max_box_acc_v2": float(np.mean(list(accuracy.values()))),
-            "curve": curve,
-            "n_images": self._images,
-        }
+        return box_rates(self.hits, self.images, self.thresholds, self.iou_thresholds)
+
+
+def box_rates(hits: np.ndarray, images: int, thresholds: np.ndarray, iou_thresholds: Sequence[float]) -> dict:
+    """What `BoxMeter.compute` gives, from the number of right boxes.
+
+    Args:
+        hits: (T, I), images whose box is right at each threshold and IoU threshold.
+        images: all images.
+        thresholds: (T,) of score maps.
+        iou_thresholds: I of them.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    if not images:
+        raise ValueError("No image has been added to the meter; call update first.")
+    curve = hits / images
+    best = curve.argmax(0)
+    accuracy = {d: float(curve[best[i], i]) for i, d in enumerate(iou_thresholds)}
+    return {
+        "max_box_acc": accuracy,
+        "best_threshold": {d: float(thresholds[best[i]]) for i, d in enumerate(iou_thresholds)},
+        "max_box_acc_v2": float(np.mean(list(accuracy.values()))),
+        "curve": curve,
+        "n_images": images,
+    }
 
 
 def _largest_contour_ious(image: np.ndarray, boxes: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -141,7 +162,12 @@ def _largest_contour_ious(image: np.ndarray, boxes: np.ndarray, levels: np.ndarr
 
 
 class PixelMeter:
-    """Area under the pixel precision-recall curve: PxAP of the benchmark."""
+    """Area under the pixel precision-recall curve: PxAP of the benchmark.
+
+    Attributes:
+        foreground: (bins,) pixels of the objects in each bin of scores, from low to high.
+        background: (bins,) pixels beside the objects.
+    """
 
     def __init__(self, threshold_step: float = 0.01):
         """Set the width of the score bins.
@@ -154,8 +180,8 @@ class PixelMeter:
 
     def reset(self) -> None:
         """Forget every image seen."""
-        self._foreground = np.zeros(len(self._edges) - 1, np.int64)
-        self._background = np.zeros(len(self._edges) - 1, np.int64)
+        self.foreground = np.zeros(len(self._edges) - 1, np.int64)
+        self.background = np.zeros(len(self._edges) - 1, np.int64)
 
     def update(self, score_maps: np.ndarray | Tensor, masks: np.ndarray | Tensor) -> None:
         """Add images.
@@ -173,8 +199,8 @@ class PixelMeter:
         if not np.isin(truth, (0, 1, 255)).all():
             raise ValueError("Expected masks of 1 (foreground), 0 (background) and 255 (ignored) only.")
         bins = self._bins(maps)
-        self._foreground += np.bincount(bins[truth == 1], minlength=len(self._foreground))
-        self._background += np.bincount(bins[truth == 0], minlength=len(self._background))
+        self.foreground += np.bincount(bins[truth == 1], minlength=len(self.foreground))
+        self.background += np.bincount(bins[truth == 0], minlength=len(self.background))
 
     def compute(self) -> dict:
         """The area over all images seen.
@@ -185,13 +211,7 @@ class PixelMeter:
         Raises:
             ValueError: if no foreground pixel has been added.
         """
-        if not self._foreground.sum():
-            raise ValueError("No foreground pixel has been added to the meter; PxAP is not defined.")
-        true_positive, false_positive = self._foreground[::-1].cumsum(), self._background[::-1].cumsum()
-        predicted = true_positive + false_positive
-        precision = true_positive / np.maximum(predicted, 1)
-        recall = true_positive / self._foreground.sum()
-        return {"pxap": float((precision[1:] * np.diff(recall)).sum()), "precision": precision, "recall": recall}
+        return pixel_rates(self.foreground, self.background)
 
     def _bins(self, maps: np.ndarray) -> np.ndarray:
         """The bin of each score: guessed by division, then put right where rounding missed by one."""
@@ -199,6 +219,21 @@ class PixelMeter:
         bins -= maps < self._edges[bins]
         bins += maps >= self._edges[bins + 1]
         return bins
+
+
+def pixel_rates(foreground: np.ndarray, background: np.ndarray) -> dict:
+    """What `PixelMeter.compute` gives, from the number of pixels in each score bin (bins,), from low to high scores.
+
+    Raises:
+        ValueError: if there is no foreground pixel.
+    """
+    if not foreground.sum():
+        raise ValueError("No foreground pixel has been added to the meter; PxAP is not defined.")
+    true_positive, false_positive = foreground[::-1].cumsum(), background[::-1].cumsum()
+    predicted = true_positive + false_positive
+    precision = true_positive / np.maximum(predicted, 1)
+    recall = true_positive / foreground.sum()
+    return {"pxap": float((precision[1:] * np.diff(recall)).sum()), "precision": precision, "recall": recall}
 
 
 def in_top_k(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -> np.ndarray:

@@ -27,6 +27,7 @@ for command, panel in {
     experiments.reproduce: PAPER,
     experiments.plan: PAPER,
     experiments.rehearse: PAPER,
+    experiments.recipe: PAPER,
     experiments.train: PAPER,
     own.evaluate: OWN,
     own.localize: OWN,

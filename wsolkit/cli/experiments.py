@@ -1,5 +1,6 @@
 """Commands for the paper's experiments."""
 
+import json
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -141,6 +142,31 @@ def rehearse(
         raise typer.Exit(1)
 
 
+def recipe(
+    profile: ProfileName = None,
+    dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
+    backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
+    losses: Annotated[str, typer.Option(help="Of drop, sim, norm, eil, with commas; or none.")] = "drop,sim,norm",
+    seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, any field of the recipe.")] = None,
+) -> None:
+    """Print the recipe of an experiment as JSON, to change it and train it.
+
+    Example: wsolkit recipe --losses none --set method=my_method > my_recipe.json
+    """
+    from wsolkit import notebook_files
+    from wsolkit.recipes import Recipe
+    from wsolkit.study import chosen_profile
+
+    chosen = [] if losses == "none" else losses.split(",")
+    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed)
+    changes = notebook_files.parse_settings(settings or [])
+    for name in ("method", "dataset"):  # options belong to the one that is replaced
+        if name in changes:
+            changes.setdefault(f"{name}_options", {})
+    typer.echo(Recipe.from_json(json.dumps(json.loads(made.to_json()) | changes)).to_json())
+
+
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
     data_root: DataRoot = None,
@@ -153,7 +179,7 @@ def train(
 ) -> None:
     """Train one recipe, or find that it has been trained, and print its folder.
 
-    Example: wsolkit train my_recipe.json
+    Example: wsolkit recipe --profile smoke > my_recipe.json && wsolkit train my_recipe.json
 
     Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
     """

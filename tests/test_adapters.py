@@ -1,0 +1,77 @@
+"""The kit's meters and data sets in the clothes of torchmetrics and torchvision."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from wsolkit.datasets import open_dataset
+from wsolkit.metrics import BoxMeter, PixelMeter
+from wsolkit.torch_metrics import BoxMetric, PixelMetric
+from wsolkit.vision_dataset import WsolVisionDataset
+
+
+@pytest.fixture
+def judged(generator):
+    """Score maps, boxes and masks of twelve images."""
+    maps = torch.rand((12, 20, 24), generator=generator)
+    corners = torch.randint(0, 10, (12, 1, 2), generator=generator)
+    boxes = [each.numpy() for each in torch.cat([corners, corners + 8], 2)]
+    return maps, boxes, torch.randint(0, 2, (12, 20, 24), generator=generator)
+
+
+def test_metrics_give_what_meters_give_and_processes_add_up(judged):
+    maps, boxes, masks = judged
+    meter, pixels = BoxMeter(threshold_step=0.05), PixelMeter(0.05)
+    meter.update(maps, boxes)
+    pixels.update(maps, masks)
+    both = [BoxMetric(threshold_step=0.05) for _ in range(2)]
+    found = [PixelMetric(0.05) for _ in range(2)]
+    for number, part in enumerate((slice(0, 5), slice(5, 12))):
+        both[number].update(maps[part], boxes[part])
+        found[number].update(maps[part], masks[part])
+    merged, area = BoxMetric(threshold_step=0.05), PixelMetric(0.05)
+    for metric in both:
+        merged.merge_state(metric)
+    for metric in found:
+        area.merge_state(metric)
+    expected = meter.compute()
+    values = merged.compute()
+    assert float(values["max_box_acc_v2"]) == pytest.approx(expected["max_box_acc_v2"], rel=1e-6)
+    assert float(values["max_box_acc_0.3"]) == pytest.approx(expected["max_box_acc"][0.3], rel=1e-6)
+    assert float(area.compute()["pxap"]) == pytest.approx(pixels.compute()["pxap"], rel=1e-6)
+    merged.reset()
+    with pytest.raises(ValueError, match="No image"), pytest.warns(UserWarning, match="compute"):
+        merged.compute()
+
+
+def test_forward_gives_the_batch_and_keeps_the_whole(judged):
+    maps, boxes, _ = judged
+    metric, alone = BoxMetric(threshold_step=0.05), BoxMeter(threshold_step=0.05)
+    metric.update(maps[:5], boxes[:5])
+    alone.update(maps[5:], boxes[5:])
+    batch = metric(maps[5:], boxes[5:])
+    assert float(batch["max_box_acc_v2"]) == pytest.approx(alone.compute()["max_box_acc_v2"], rel=1e-6)
+    assert int(metric.images) == 12
+
+
+@pytest.fixture
+def source():
+    return open_dataset("synthetic_birds", "test", 32, {"train_weaksup": 4, "train_fullsup": 4, "test": 6})
+
+
+def test_a_data_set_is_one_of_torchvisions(source):
+    data = WsolVisionDataset(source, transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]))
+    images, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=6)))
+    assert images.shape == (6, 3, 32, 32)
+    assert labels.tolist() == data.targets == [source[number].label for number in range(6)]
+    assert data.classes[data.class_to_idx[data.classes[2]]] == data.classes[2]
+    assert np.array_equal((images[0] * 255).round().byte().permute(1, 2, 0).numpy(), source[0].image)
+
+
+def test_boxes_move_with_the_picture(source):
+    plain = WsolVisionDataset(source, target="boxes")[1]
+    turned = WsolVisionDataset(source, target="boxes", transforms=v2.RandomHorizontalFlip(p=1))[1]
+    x0, y0, x1, y1 = plain[1]["boxes"][0].tolist()
+    assert turned[1]["boxes"][0].tolist() == [32 - x1, y0, 32 - x0, y1]
+    assert plain[1]["labels"].tolist() == [source[1].label] * len(source[1].boxes)
