@@ -52,18 +52,23 @@ def test_readme_names_every_notebook_and_only_make_targets_that_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_readme_commands_exist():
-    text = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_the_pages_exist(page):
     from typer.main import get_command
 
     from wsolkit.cli import app
 
-    used = re.findall(r"^\s*(?:\.venv/bin/)?wsolkit ([a-z]+)(?: ([a-z]+))?(.*)$", text, re.MULTILINE)
-    assert used
+    used = re.findall(
+        r"(?:^|`)\s*(?:\.venv/bin/)?wsolkit ([a-z]+)(?: ([a-z]+))?([^`\n]*)", page.read_text(), re.MULTILINE
+    )
+    assert used or page.name not in ("README.md", "guide.md", "extending.md")
     for name, second, rest in used:
         command = get_command(app).commands[name]
         command = getattr(command, "commands", {}).get(second, command)
-        known = {option for parameter in command.params for option in parameter.opts}
+        known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, second, rest)
 
 
