@@ -14,6 +14,7 @@ exclude_patterns = ["_build"]
 default_role = "py:obj"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+viewcode_follow_imported_members = False
 myst_heading_anchors = 3
 
 html_theme = "furo"

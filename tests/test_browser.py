@@ -21,6 +21,10 @@ from wsolkit import paths
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DEMO = paths.home() / "figures" / "demo"
 
+ALL_DONE = """code => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+    .filter(prompt => /\\[\\d+\\]/.test(prompt.textContent)).length >= code"""
+"""As many code cells as there are have a number, where a star stood."""
+
 pytestmark = pytest.mark.browser
 
 
@@ -116,7 +120,7 @@ def test_the_tour_runs_in_jupyterlab(browser, lab, screenshots, tmp_path):
     notebook = json.loads((tmp_path / "notebooks" / "00_tour.ipynb").read_text())
     code = sum(cell["cell_type"] == "code" for cell in notebook["cells"])
     page.wait_for_selector(".widget-slider", timeout=240_000, state="attached")
-    page.wait_for_function("!document.querySelector('.jp-mod-running')", timeout=240_000)
+    page.wait_for_function(ALL_DONE, arg=code, timeout=240_000)
     page.locator(".widget-slider").first.scroll_into_view_if_needed()
     page.screenshot(path=screenshots / "tour-sliders.png")
     before = page.locator(".widget-image").get_attribute("src")

@@ -96,14 +96,17 @@ class Explorer:
         self._controls = {
             "number": widgets.IntSlider(0, 0, last, description="picture", **wide),
             "kind": widgets.ToggleButtons(
-                options=[(title, kind) for kind, title in TITLES.items()], description="map", style=wide["style"]
+                options=[(title, kind) for kind, title in TITLES.items()],
+                description="map",
+                style={**wide["style"], "button_width": "8em"},
+                layout={"width": "44em"},
             ),
             "epoch": widgets.SelectionSlider(
                 options=recording.epochs, value=recording.epochs[-1], description="epoch", **wide
             ),
             "threshold": widgets.FloatSlider(START, min=0, max=0.95, step=0.05, description="box threshold", **wide),
         }
-        self._picture = widgets.Image(format="jpeg")
+        self._picture = widgets.Image(format="jpeg", layout={"width": "40em", "max_width": "100%"})
         self.box = widgets.VBox([*self._controls.values(), self._picture])
         for control in self._controls.values():
             control.observe(self._draw, names="value")

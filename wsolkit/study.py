@@ -34,7 +34,7 @@ RUNS_PART = "runs"
 
 Key = TypeVar("Key", bound=Hashable)
 
-PRINT_DPI = 160
+PRINT_DPI = 140
 
 PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
 """Environment variable that makes studies plan instead of train."""
