@@ -34,7 +34,7 @@ notebooks: $(READY)
 		--NotebookExporter.preprocessors=wsolkit.still_widgets.StillWidgets notebooks/*.ipynb
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/box_meter.py

@@ -1,5 +1,6 @@
 """Progress bars: in a notebook, in a terminal, or written to a file that the batch watches."""
 
+import logging
 import os
 import re
 import sys
@@ -36,6 +37,12 @@ def progress(items: Iterable | None = None, title: str = "", total: int | None =
         return plain_bar(items, file=_watched(watch), ncols=100, **shown)
     in_notebook = tqdm is not terminal_bar
     return tqdm(items, disable=not (in_notebook or sys.stderr.isatty()), **shown)
+
+
+def log_lines(level: int = logging.INFO) -> None:
+    """Write what the package logs to stderr, a line each with its time: what a log file gets in the place of bars."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("wsolkit").setLevel(level)
 
 
 def last_line(watch: Path) -> str:

@@ -22,6 +22,7 @@ from wsolkit.batch import Submitted
 from wsolkit.errors import TrainingError, WsolkitError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.plugins import parse_options
+from wsolkit.progress import log_lines
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
 from wsolkit.training import Place
@@ -78,7 +79,8 @@ class TrainTask:
     recipe: str
 
     def __call__(self) -> str:
-        """Train the recipe, or go on with it; its key."""
+        """Train the recipe, or go on with it; its key. The task's log gets a line an epoch."""
+        log_lines()
         return RunStore(self.root, self.place).get(Recipe.from_json(self.recipe)).recipe.key
 
     def checkpoint(self):  # noqa: ANN201 - submitit is imported only where it is used

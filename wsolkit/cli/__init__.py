@@ -10,6 +10,7 @@ import typer
 from wsolkit import __version__
 from wsolkit.cli import check, data, experiments, own, store
 from wsolkit.errors import WsolkitError
+from wsolkit.progress import log_lines
 
 DEBUG_VARIABLE = "WSOLKIT_DEBUG"
 """Environment variable that does what ``--debug`` does."""
@@ -60,9 +61,7 @@ def about(
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
     # In a terminal bars show the progress; a log gets lines.
-    level = logging.DEBUG if debug else logging.WARNING if sys.stderr.isatty() else logging.INFO
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("wsolkit").setLevel(level)
+    log_lines(logging.DEBUG if debug else logging.WARNING if sys.stderr.isatty() else logging.INFO)
 
 
 def main() -> None:
