@@ -5,7 +5,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,26 +114,14 @@ def reproduce(
         notebook_files.check_parameters(notebook, given)
     check_kernel()
     out = writable_folder(Path(given.get("out_root") or paths.figures_root()) / given["profile"])
-    device = given.get("device") or "auto"
-    data_root = given.get("data_root")
-    place = Place(Path(data_root) if data_root else None, device, paths.cache_root(), precision)
-    store, slots = RunStore(paths.runs_root(), place), jobs or default_jobs(place.torch_device())
-    variables = {
-        "WSOLKIT_HOME": str(paths.home()),
-        JOBS_VARIABLE: "1",
-        "OMP_NUM_THREADS": str(max(1, cores() // slots)),
-    }
+    store = RunStore(paths.runs_root(), _place(given, precision))
+    slots = jobs or default_jobs(store.place.torch_device())
     outcomes = {}
     missing = {notebook: store.missing(_planned(notebook, given)) for notebook in chosen}
     elsewhere = cluster.train(store, list(dict.fromkeys(itertools.chain(*missing.values())))) if cluster else {}
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
-        tasks, known = [], set()
-        for notebook, recipes in missing.items():
-            tasks += [training_task(recipe, store, wanted) for recipe in recipes if recipe not in known]
-            known.update(recipes)
-            settings = {**variables, WATCH_VARIABLE: str(Path(watched) / notebook.stem)}
-            arguments = (notebook, out / notebook.name, given, settings, wanted)
-            tasks.append(Task(notebook, _execute, arguments, frozenset(recipes)))
+        settings = _Settings(given, out, _variables(slots), Path(watched), wanted)
+        tasks = list(_tasks(missing, store, settings))
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
             for ended, running in run_tasks(pool, tasks, slots, elsewhere):
                 for each in ended:
@@ -143,9 +131,52 @@ def reproduce(
                         gallery.write(out, given["profile"], notebook_files.find())
                         on_done(outcomes[each.task.name])
                 bar.update(len(ended))
-                shown = [_state(task, store, Path(watched)) for task in running[:SHOWN]]
+                shown = [_state(task, store, settings) for task in running[:SHOWN]]
                 bar.set_postfix_str(" | ".join(shown) + (" ..." if len(running) > SHOWN else ""))
     return [outcomes[notebook] for notebook in chosen]
+
+
+def _place(parameters: Mapping[str, Any], precision: Precision) -> Place:
+    data_root = parameters.get("data_root")
+    device = parameters.get("device") or "auto"
+    return Place(Path(data_root) if data_root else None, device, paths.cache_root(), precision)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What executing any notebook of a batch needs.
+
+    Attributes:
+        parameters: of the notebooks.
+        out: folder of executed notebooks, tables and figures.
+        variables: of the kernels' environment.
+        watched: folder of the files that bars are written to.
+        wanted: folder that is there as long as the batch is.
+    """
+
+    parameters: Mapping[str, Any]
+    out: Path
+    variables: Mapping[str, str]
+    watched: Path
+    wanted: Path
+
+    def bars(self, notebook: Path) -> Path:
+        return self.watched / notebook.stem
+
+
+def _tasks(missing: Mapping[Path, Sequence[Recipe]], store: RunStore, settings: _Settings) -> Iterator[Task]:
+    """Before each notebook the runs that it misses, unless an earlier one has asked for them."""
+    known: set[Recipe] = set()
+    for notebook, recipes in missing.items():
+        yield from (training_task(recipe, store, settings.wanted) for recipe in recipes if recipe not in known)
+        known.update(recipes)
+        yield Task(notebook, _execute, (notebook, settings.out / notebook.name, settings), frozenset(recipes))
+
+
+def _variables(slots: int) -> dict[str, str]:
+    """Environment of a notebook's kernel: it trains nothing beside others, and leaves them their cores."""
+    threads = str(max(1, cores() // slots))
+    return {"WSOLKIT_HOME": str(paths.home()), JOBS_VARIABLE: "1", "OMP_NUM_THREADS": threads}
 
 
 def _planned(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
@@ -164,27 +195,27 @@ def _not_executed(ended: Ended) -> Outcome:
     return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {type(ended.error).__name__}: {ended.error}")
 
 
-def _state(task: Task, store: RunStore, watched: Path) -> str:
+def _state(task: Task, store: RunStore, settings: _Settings) -> str:
     if isinstance(task.name, Path):
-        return f"{task.name.stem} {last_line(watched / task.name.stem)}".strip()
+        return f"{task.name.stem} {last_line(settings.bars(task.name))}".strip()
     return f"{task.name.key} {store.finished_epochs(task.name)}/{task.name.epochs}"
 
 
-def _execute(notebook: Path, executed: Path, parameters: dict, variables: Mapping[str, str], wanted: Path) -> Outcome:
+def _execute(notebook: Path, executed: Path, settings: _Settings) -> Outcome:
     import papermill
 
-    if not wanted.exists():
+    if not settings.wanted.exists():
         return Outcome(notebook.stem, executed, 0.0, "interrupted before it began")
     # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     start = time.monotonic()
     failure, skipped = None, None
     try:
-        with environment(variables):
+        with environment({**settings.variables, WATCH_VARIABLE: str(settings.bars(notebook))}):
             papermill.execute_notebook(
                 str(notebook),
                 str(executed),
-                parameters,
+                dict(settings.parameters),
                 kernel_name=KERNEL,
                 progress_bar=False,
                 cwd=str(notebook.parent),
