@@ -32,6 +32,7 @@ notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 \
 		--NotebookExporter.preprocessors=wsolkit.still_widgets.StillWidgets notebooks/*.ipynb
+	$(BIN)/python tests/readme_tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

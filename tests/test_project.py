@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import wsolkit
+from tests import readme_tables
 from wsolkit.paths import notebooks_root
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
@@ -70,6 +71,12 @@ def test_commands_on_the_pages_exist(page):
         command = getattr(command, "commands", {}).get(second, command)
         known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, second, rest)
+
+
+def test_the_results_in_the_readme_are_those_of_the_demo():
+    text = (ROOT / "README.md").read_text()
+    assert readme_tables.filled(text) == text
+    assert text.count("<!-- end -->") == 2
 
 
 def test_no_file_is_longer_than_the_house_allows():
