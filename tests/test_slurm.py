@@ -108,9 +108,12 @@ def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkey
 @pytest.mark.slurm
 @needs_slurm
 def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_path):
-    """Slurm warns 90 s before the end; of two minutes, 30 s are left, which are not enough for the run."""
-    recipe = long_recipe(0).changed(epochs=60)
-    tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=2))
+    """Slurm warns 90 s before the end, or up to a minute earlier: of three minutes, at most 90 s are left to the run.
+
+    With two minutes it may warn while the task still imports PyTorch, and kills it then.
+    """
+    recipe = long_recipe(0).changed(epochs=150)
+    tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=3))
     futures = slurm.follow(store, tasks, poll_seconds=1)
     futures[recipe].result(900)
     log = "".join(path.read_text() for path in (store.root / slurm.FOLDER).glob("*_0_log.*"))

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe
-from wsolkit import checkpoints, methods, provenance, training
+from wsolkit import checkpoints, methods, paths, provenance, training
 from wsolkit.batches import crop, draw_windows, epoch_generator, normalise, training_batches
-from wsolkit.datasets import CachedDataset, open_dataset
+from wsolkit.datasets import CachedDataset, UncachedDataset, open_dataset
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.methods import bridging
+from wsolkit.runs import RunStore
+from wsolkit.training import Place
 
 
 def run(recipe, folder, place, **more):
@@ -272,6 +274,26 @@ def test_image_and_label_stay_together(tmp_path):
         for image, label in zip(images, labels, strict=True):
             nearest = min(looked_up, key=lambda total: abs(total - image.sum().item()))
             assert looked_up[nearest] == label
+
+
+@pytest.mark.parametrize("index", [3, -1, slice(2, 9, 3), [4, 0, 4], np.array([7, 1]), (5, slice(1, 4), slice(0, 2))])
+def test_images_that_are_not_kept_are_indexed_like_an_array(index):
+    source = open_dataset("synthetic_birds", "test", 32, {"test": 12})
+    kept, decoded = CachedDataset(source), UncachedDataset(source)
+    assert np.array_equal(kept.images[index], decoded.images[index])
+    assert decoded.images.shape == kept.images.shape
+    assert decoded[2].image_id == kept[2].image_id
+
+
+def test_without_a_cache_a_run_is_the_same_and_nothing_is_kept(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("WSOLKIT_CACHE", "off")
+    found = [
+        RunStore(tmp_path / name, Place(device="cpu", cache=cache)).get(tiny)
+        for name, cache in (("kept", None), ("decoded", paths.cache_or_off()))
+    ]
+    kept, decoded = ((run.folder / training.LAST).read_bytes() for run in found)
+    assert kept == decoded
+    assert not list(tmp_path.glob("**/*.npy"))
 
 
 def test_epoch_generators_differ_by_seed_and_epoch():

@@ -139,7 +139,7 @@ def reproduce(
 def _place(parameters: Mapping[str, Any], precision: Precision) -> Place:
     data_root = parameters.get("data_root")
     device = parameters.get("device") or "auto"
-    return Place(Path(data_root) if data_root else None, device, paths.cache_root(), precision)
+    return Place(Path(data_root) if data_root else None, device, paths.cache_or_off(), precision)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from wsolkit.datasets import CachedDataset
+from wsolkit.datasets import CachedDataset, Decoded, UncachedDataset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def training_batches(
-    data: CachedDataset,
+    data: CachedDataset | UncachedDataset,
     batch_size: int,
     crop_size: int,
     generator: Generator,
@@ -80,7 +80,7 @@ def draw_windows(count: int, places: int, generator: Generator) -> list[Window]:
     return [(y, x, flip) for (y, x), flip in zip(corners, mirrored, strict=True)]
 
 
-def crop(images: np.ndarray, numbers: Sequence[int], size: int, windows: Sequence[Window]) -> np.ndarray:
+def crop(images: np.ndarray | Decoded, numbers: Sequence[int], size: int, windows: Sequence[Window]) -> np.ndarray:
     """Cut a window out of each of some images; nothing else of them is read.
 
     Args:
@@ -92,7 +92,8 @@ def crop(images: np.ndarray, numbers: Sequence[int], size: int, windows: Sequenc
     Returns:
         (B, size, size, 3) uint8, in the order of the numbers.
     """
-    plain = np.asarray(images)  # slicing a memory map itself costs more than the copy
+    # Slicing a memory map itself costs more than the copy.
+    plain = images if isinstance(images, Decoded) else np.asarray(images)
     crops = np.empty((len(numbers), size, size, images.shape[3]), np.uint8)
     # The images may lie on disk, where reading in order is faster.
     for place in np.argsort(numbers):

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 
 def clone() -> Path | None:
@@ -32,6 +33,11 @@ def runs_root() -> Path:
 def cache_root() -> Path:
     """Decoded or drawn images: ``$WSOLKIT_CACHE``, else ``cache/``. Can be deleted at any time."""
     return _folder("WSOLKIT_CACHE", "cache")
+
+
+def cache_or_off() -> Path | Literal["off"]:
+    """The cache's folder, or ``"off"`` where ``$WSOLKIT_CACHE`` says that images are to be decoded every time."""
+    return "off" if os.environ.get("WSOLKIT_CACHE") == "off" else cache_root()
 
 
 def figures_root() -> Path:

@@ -236,7 +236,7 @@ def open_study(
     place = training.Place(
         data_root=None if data_root is None else Path(data_root).expanduser().resolve(),
         device=device,
-        cache=paths.cache_root(),
+        cache=paths.cache_or_off(),
     )
     root = Path(out_root).expanduser().resolve() if out_root else paths.figures_root()
     plan_only = PLAN_VARIABLE in os.environ

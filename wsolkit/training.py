@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -14,7 +15,7 @@ from torch.optim import SGD
 
 from wsolkit import checkpoints, methods, models
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.datasets import SPLITS, CachedDataset, WsolDataset, open_dataset
+from wsolkit.datasets import SPLITS, CachedDataset, UncachedDataset, WsolDataset, open_dataset
 from wsolkit.engine import Batch, Engine, Precision, Stepper, Taken, open_engine, optimise
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.evaluation import evaluate
@@ -52,7 +53,7 @@ class Place:
         data_root: folder or archive of real data; synthetic data needs none.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: CUDA where there is a GPU,
             else the CPU.
-        cache: folder of decoded images; None keeps them in memory.
+        cache: folder of decoded images; None keeps them in memory, ``"off"`` decodes them whenever they are asked for.
         precision: of the network's passes, ``"float32"``, ``"bf16"`` or ``"fp16"``; alignment is always in float32.
         parts: passes into which a process splits its images of a batch, to save memory.
         track: also log epochs here, e.g. ``"tensorboard"``; see `wsolkit.tracking`.
@@ -60,7 +61,7 @@ class Place:
 
     data_root: Path | None = None
     device: str = "auto"
-    cache: Path | None = None
+    cache: Path | Literal["off"] | None = None
     precision: Precision = "float32"
     parts: int = 1
     track: str | None = None
@@ -83,9 +84,10 @@ class Place:
         """A split of the recipe's data at its training or evaluation size; nothing is decoded yet."""
         return open_dataset(recipe.dataset, split, recipe.size_of(split), recipe.dataset_options, self.data_root)
 
-    def open(self, recipe: Recipe, split: str) -> CachedDataset:
-        """The same split, each image read once."""
-        return CachedDataset(self.source(recipe, split), self.cache)
+    def open(self, recipe: Recipe, split: str) -> CachedDataset | UncachedDataset:
+        """The same split, each image read once, unless the cache is off."""
+        source = self.source(recipe, split)
+        return UncachedDataset(source) if self.cache == "off" else CachedDataset(source, self.cache)
 
     def fingerprints(self, recipe: Recipe) -> dict[str, str]:
         """What the recipe's data are here, by split: equal texts mean equal data.

@@ -188,7 +188,7 @@ def train(
     from wsolkit.runs import RunStore
     from wsolkit.training import Place
 
-    place = Place(data_root, device, paths.cache_root(), precision.value, parts, track)
+    place = Place(data_root, device, paths.cache_or_off(), precision.value, parts, track)
     with interruptible():
         run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
     typer.echo(run.folder)

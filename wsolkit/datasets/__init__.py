@@ -15,15 +15,18 @@ from wsolkit.datasets._base import SPLITS, Sample, WsolDataset
 from wsolkit.datasets._benchmark import Metadata, read_mask, read_metadata
 from wsolkit.datasets._cache import CachedDataset, verify
 from wsolkit.datasets._sources import Archive, Part, describe
+from wsolkit.datasets._uncached import Decoded, UncachedDataset
 from wsolkit.errors import unknown
 
 __all__ = [
     "SPLITS",
     "Archive",
     "CachedDataset",
+    "Decoded",
     "Metadata",
     "Part",
     "Sample",
+    "UncachedDataset",
     "WsolDataset",
     "archives",
     "check",
