@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from wsolkit.datasets import CachedDataset, Decoded, UncachedDataset
+from wsolkit.datasets import Decoded, OpenedDataset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def training_batches(
-    data: CachedDataset | UncachedDataset,
+    data: OpenedDataset,
     batch_size: int,
     crop_size: int,
     generator: Generator,
@@ -80,7 +80,9 @@ def draw_windows(count: int, places: int, generator: Generator) -> list[Window]:
     return [(y, x, flip) for (y, x), flip in zip(corners, mirrored, strict=True)]
 
 
-def crop(images: np.ndarray | Decoded, numbers: Sequence[int], size: int, windows: Sequence[Window]) -> np.ndarray:
+def crop(
+    images: np.ndarray | Decoded, numbers: Sequence[int] | np.ndarray, size: int, windows: Sequence[Window]
+) -> np.ndarray:
     """Cut a window out of each of some images; nothing else of them is read.
 
     Args:

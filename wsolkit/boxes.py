@@ -48,7 +48,8 @@ def _largest_rectangle(foreground: np.ndarray) -> tuple[int, int, int, int]:
     found = cv2.findContours(foreground.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
     if not found:
         return 0, 0, 0, 0
-    return cv2.boundingRect(max(found, key=cv2.contourArea) if len(found) > 1 else found[0])
+    x, y, width, height = cv2.boundingRect(max(found, key=cv2.contourArea) if len(found) > 1 else found[0])
+    return x, y, width, height
 
 
 def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> 
     seen = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return seen.hexdigest()
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from torch import Tensor
 
 from wsolkit import distributions, sweeps, tables
-from wsolkit.datasets import CachedDataset
+from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, raw_maps_of
 from wsolkit.maps import min_max, score_map
@@ -133,7 +133,7 @@ class Measured:
         return self.run.report()
 
     @cached_property
-    def data(self) -> CachedDataset:
+    def data(self) -> OpenedDataset:
         """Its test split."""
         return self.study.store.place.open(self.run.recipe, "test")
 
@@ -154,7 +154,8 @@ class Evidence:
             study: the notebook's study.
             runs: of each experiment, one run a seed; see `wanted`.
         """
-        self._runs, self._known = runs, {}
+        self._runs = runs
+        self._known: dict[tuple[Experiment, str, bool], np.ndarray] = {}
         self._measured = {run.recipe: Measured(study, run) for group in runs.values() for run in group}
 
     def values(self, experiment: Experiment, quantity: str, few: bool) -> np.ndarray:
@@ -195,7 +196,7 @@ def at_few_seeds(comparison: Comparison) -> bool:
 
 def wanted(claims: Sequence[Claim]) -> dict[bool, dict[Experiment, dict[str, Any]]]:
     """The experiments behind claims, for `wsolkit.study.Study.train_at`: at all seeds, and at those of the sweeps."""
-    found = {False: {}, True: {}}
+    found: dict[bool, dict[Experiment, dict[str, Any]]] = {False: {}, True: {}}
     for claim in claims:
         for comparison in claim.comparisons:
             for each in (comparison.ours, comparison.baseline):
@@ -225,7 +226,8 @@ def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
 
 def _part(comparison: Comparison, evidence: Evidence) -> tuple[Effect | None, Verdict]:
     effects, seeds = evidence.effects(comparison), evidence.seeds(comparison)
-    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in effects or [None]]
+    measured: list[Effect | None] = [*effects] or [None]
+    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in measured]
     overall = together(verdicts)
     decisive = [effect for effect, verdict in zip(effects, verdicts, strict=False) if verdict == overall]
     return min(decisive, key=lambda effect: effect.low, default=None), overall

@@ -55,7 +55,7 @@ class Decomposition:
         """
         if kind not in ("cam", "norm", "similarity"):
             raise DecompositionError(f"Unknown map {kind!r}. Known: cam, norm, similarity.")
-        normalisation = "max" if kind == "similarity" else "min_max"
+        normalisation: maps.Normalisation = "max" if kind == "similarity" else "min_max"
         return maps.score_map(getattr(self, kind), self.size, normalisation)
 
     def boxes(self, threshold: float = 0.2, kind: str = "cam") -> np.ndarray:
@@ -123,7 +123,7 @@ def decompose(
         weight_norm=rows.norm(dim=1),
         target=chosen,
         logits=logits,
-        size=tuple(images.shape[2:]),
+        size=(images.shape[2], images.shape[3]),
     )
 
 
@@ -153,7 +153,11 @@ def _watch(model: nn.Module, images: Tensor, features: nn.Module | None, classif
         for hook in hooks:
             hook.remove()
     logits = getattr(output, "logits", output)
-    linear = [call for call in calls if isinstance(call[0], nn.Linear) and classifier in (None, call[0])]
+    linear = [
+        (module, given, result)
+        for module, given, result in calls
+        if isinstance(module, nn.Linear) and classifier in (None, module)
+    ]
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not linear or linear[-1][2].shape != logits.shape:
         raise DecompositionError(
             f"{type(model).__name__} does not end in a linear layer: no nn.Linear gives its output. Name the layer "

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from wsolkit import maps
-from wsolkit.datasets import CachedDataset
+from wsolkit.datasets import OpenedDataset
 from wsolkit.evaluation import raw_maps
 from wsolkit.models import GapClassifier
 
@@ -32,7 +32,7 @@ def cells_in_boxes(boxes: np.ndarray, size: int, cells: tuple[int, int]) -> np.n
 
 
 @torch.no_grad()
-def similarity_in_boxes(model: GapClassifier, data: CachedDataset) -> list[np.ndarray]:
+def similarity_in_boxes(model: GapClassifier, data: OpenedDataset) -> list[np.ndarray]:
     """Similarity to the true class of every cell inside the true boxes (Fig. 7a).
 
     Returns:
@@ -41,20 +41,20 @@ def similarity_in_boxes(model: GapClassifier, data: CachedDataset) -> list[np.nd
     return inside_boxes(raw_maps(model, data, range(len(data)), "similarity"), data)
 
 
-def inside_boxes(raw: torch.Tensor, data: CachedDataset) -> list[np.ndarray]:
+def inside_boxes(raw: torch.Tensor, data: OpenedDataset) -> list[np.ndarray]:
     """Of maps (N, H, W) of all images, the cells inside the true boxes; one array an image."""
-    cells = tuple(raw.shape[1:])
+    cells = raw.shape[1], raw.shape[2]
     return [found[cells_in_boxes(data[i].boxes, data.size, cells)] for i, found in enumerate(raw.numpy())]
 
 
 @torch.no_grad()
-def normalised_norms(model: GapClassifier, data: CachedDataset) -> np.ndarray:
+def normalised_norms(model: GapClassifier, data: OpenedDataset) -> np.ndarray:
     """Norm maps (N, H, W), each scaled to [0, 1] (Fig. 7b)."""
     return maps.min_max(raw_maps(model, data, range(len(data)), "norm")).numpy()
 
 
 @torch.no_grad()
-def largest_norms(model: GapClassifier, data: CachedDataset) -> np.ndarray:
+def largest_norms(model: GapClassifier, data: OpenedDataset) -> np.ndarray:
     """The largest norm (N,) of each image (Fig. A2)."""
     return raw_maps(model, data, range(len(data)), "norm").amax((1, 2)).numpy()
 

@@ -146,7 +146,7 @@ def _runs() -> Finding:
 def _weights() -> Finding:
     from wsolkit import models
 
-    missing = []
+    missing: list[str] = []
     for name in models.names():
         model = models.build(name, 1)
         if model.imagenet_weights is None:

@@ -134,7 +134,8 @@ class SharedDraws:
 
     def __init__(self, generator: Generator, images: int):
         """Draw from a CPU generator for so many images."""
-        self._generator, self._images, self._drawn = generator, images, []
+        self._generator, self._images = generator, images
+        self._drawn: list[Tensor] = []
 
     def part(self, images: range) -> Draw:
         """What images ``images`` of the batch draw; the n-th call of each part has its share of the n-th drawing."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from wsolkit import maps
 from wsolkit.batches import normalise
 from wsolkit.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
-from wsolkit.datasets import CachedDataset, Sample
+from wsolkit.datasets import OpenedDataset, Sample
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k, top_k_loc
 from wsolkit.models import GapClassifier
 
@@ -68,7 +68,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: GapClassifier,
-    data: CachedDataset,
+    data: OpenedDataset,
     threshold_step: float,
     device: torch.device | str = "cpu",
     map_kinds: tuple[str, ...] = ("cam",),
@@ -111,13 +111,13 @@ def evaluate(
 class _Judge:
     """The meters of one map kind, as far as the annotation goes."""
 
-    def __init__(self, data: CachedDataset, threshold_step: float, threads: int, largest: bool):
+    def __init__(self, data: OpenedDataset, threshold_step: float, threads: int, largest: bool):
         first = data[0]
         boxes, masks = len(first.boxes) > 0, first.mask is not None
         self.every = BoxMeter(IOU_THRESHOLDS, threshold_step, threads=threads) if boxes else None
         self.largest = BoxMeter((GT_KNOWN_IOU,), threshold_step, "largest", threads) if boxes and largest else None
         self.pixels = PixelMeter(threshold_step) if masks else None
-        self._ious = []
+        self._ious: list[np.ndarray] = []
 
     def update(self, scores: np.ndarray, samples: Sequence[Sample]) -> None:
         boxes = [sample.boxes for sample in samples]
@@ -127,14 +127,14 @@ class _Judge:
         if self.largest:
             self.largest.update(scores, boxes)
         if self.pixels:
-            self.pixels.update(scores, np.stack([sample.mask for sample in samples]))
+            self.pixels.update(scores, np.stack([sample.mask for sample in samples if sample.mask is not None]))
 
     def ious(self) -> np.ndarray:
         """IoU (N, T) of every image at every threshold."""
         return np.concatenate(self._ious)
 
 
-def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) -> tuple:
+def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: OpenedDataset) -> tuple:
     hits = {f"top{k}": in_top_k(logits, data.labels, k) for k in TOP_K}
     ids = [data[i].image_id for i in range(len(data))]
     images = pd.DataFrame({"map": kind, "image_id": ids, "label": data.labels, **hits})
@@ -162,7 +162,7 @@ def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: CachedDataset) 
 
 @torch.no_grad()
 def raw_maps_of(
-    model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int = 100
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int = 100
 ) -> dict[str, Tensor]:
     """Maps of some images as the network gives them, before any resizing and normalising.
 
@@ -177,7 +177,8 @@ def raw_maps_of(
         By kind, (N, H, W) on the CPU, of each image's true class.
     """
     model.eval()
-    parts, weight = {kind: [] for kind in map_kinds}, model.classifier.weight
+    parts: dict[str, list[Tensor]] = {kind: [] for kind in map_kinds}
+    weight = model.classifier.weight
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
         features = model(normalise(data.images[chosen], weight.device)).features
@@ -187,13 +188,13 @@ def raw_maps_of(
     return {kind: torch.cat(found) for kind, found in parts.items()}
 
 
-def raw_maps(model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam") -> Tensor:
+def raw_maps(model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam") -> Tensor:
     """One kind of `raw_maps_of`."""
     return raw_maps_of(model, data, numbers, [map_kind])[map_kind]
 
 
 def localize(
-    model: GapClassifier, data: CachedDataset, numbers: Sequence[int], map_kind: str = "cam", threshold: float = 0.5
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam", threshold: float = 0.5
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Score maps and predicted boxes of some images, for looking at.
 
@@ -213,13 +214,13 @@ def localize(
     return scores, [largest_boxes(image, cutoffs(image, np.array([threshold]))) for image in images]
 
 
-def one_per_class(data: CachedDataset, count: int) -> list[int]:
+def one_per_class(data: OpenedDataset, count: int) -> list[int]:
     """The first image of each of the first ``count`` classes: pictures that are shown are never picked by hand."""
     _, first = np.unique(data.labels, return_index=True)
     return first[:count].tolist()
 
 
-def fixed_box_ious(data: CachedDataset, margin: float) -> np.ndarray:
+def fixed_box_ious(data: OpenedDataset, margin: float) -> np.ndarray:
     """IoU of a box that never looks at the image: everything but a margin on each side.
 
     Args:
@@ -234,7 +235,7 @@ def fixed_box_ious(data: CachedDataset, margin: float) -> np.ndarray:
     return np.array([pairwise_iou(box, data[i].boxes).max() for i in range(len(data))])
 
 
-def centred_margin(data: CachedDataset) -> float:
+def centred_margin(data: OpenedDataset) -> float:
     """The margin, among multiples of 1/32, whose fixed box is right most often on ``data`` (give train-fullsup)."""
     margins = [step / 32 for step in range(13)]
     return max(margins, key=lambda margin: (fixed_box_ious(data, margin) >= GT_KNOWN_IOU).mean())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from wsolkit import plots
 from wsolkit.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
-from wsolkit.datasets import CachedDataset
+from wsolkit.datasets import OpenedDataset
 from wsolkit.evaluation import localize
 from wsolkit.runs import Run
 
@@ -65,7 +65,7 @@ class Recording:
         return plots.map_grid([self.images[number]] * rows, columns, [self.true_boxes[number]] * rows, boxes, titles)
 
 
-def record(runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int]) -> Recording:
+def record(runs: Mapping[str, Run], data: OpenedDataset, numbers: Sequence[int]) -> Recording:
     """Score maps of some pictures along the training of some runs, from the snapshots that they share.
 
     Args:
@@ -74,7 +74,7 @@ def record(runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int])
         numbers: which images.
     """
     epochs = next(iter(runs.values())).recipe.snapshot_epochs
-    maps = {}
+    maps: dict[tuple[str, int, str], list[np.ndarray]] = {}
     for name, run in runs.items():
         for epoch in epochs:
             model = run.model(epoch)

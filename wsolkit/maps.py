@@ -4,6 +4,7 @@ Axes: B images, C channels, K classes, H and W cells of the feature map. Functio
 outputs keep device and dtype unless it says otherwise.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -192,7 +193,12 @@ def score_map(
     return _NORMALISATIONS[normalisation](wide, **options)
 
 
-_NORMALISATIONS = {"min_max": min_max, "max": max_normalise, "pas": pas, "ivr": ivr}
+_NORMALISATIONS: Mapping[str, Callable[..., Tensor]] = {
+    "min_max": min_max,
+    "max": max_normalise,
+    "pas": pas,
+    "ivr": ivr,
+}
 
 
 def _percentile(maps: Tensor, share: float, check: bool) -> Tensor:

@@ -94,8 +94,9 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
         kind = declared[name]["inferred_type_name"]
         if kind not in PARAMETER_TYPES:
             raise RecipeError(f"{notebook.stem} declares {name}: {kind}; expected one of {', '.join(PARAMETER_TYPES)}.")
+        wanted: Any = PARAMETER_TYPES[kind] | None  # a type that is known at run time only
         try:
-            TypeAdapter(PARAMETER_TYPES[kind] | None, config=ConfigDict(strict=True)).validate_python(value)
+            TypeAdapter(wanted, config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
             reason = explain(error).split(":", 1)[-1].strip()
             raise RecipeError(f"Parameter {name} = {value!r} of {notebook.stem}: expected {kind} ({reason}).") from None

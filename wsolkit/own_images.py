@@ -110,14 +110,14 @@ def localize_files(
     """
     writable_folder(out)
     device = next(model.parameters()).device
-    found = []
+    found: list[Located] = []
     for file in progress(_pictures(files), "pictures"):
         picture = _read(file)
         small = _resized(picture, size)
         wanted = None if target is None else torch.tensor([target], device=device)
         result = decompose(model, normalise(small[None], device), wanted)
         box = scale_boxes(result.boxes(threshold, kind), size, size, (picture.height, picture.width))[0]
-        overlay = Image.fromarray(result.overlay(small[None], kind)[0]).resize(picture.size, Image.BILINEAR)
+        overlay = Image.fromarray(result.overlay(small[None], kind)[0]).resize(picture.size, Image.Resampling.BILINEAR)
         annotated = _free_name(out, file, [Path(each.annotated).name for each in found])
         with atomic_file(annotated) as partial:
             _beside(picture, overlay, tuple(box.tolist())).save(partial, format="png")
@@ -141,7 +141,7 @@ def read_folder(folder: Path, size: int) -> np.ndarray:
 
 
 def _resized(picture: Image.Image, size: int) -> np.ndarray:
-    return np.asarray(picture.resize((size, size), Image.BILINEAR))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _pictures(files: Sequence[Path]) -> list[Path]:

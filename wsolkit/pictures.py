@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from wsolkit.boxes import pairwise_iou
-from wsolkit.datasets import CachedDataset
+from wsolkit.datasets import OpenedDataset
 from wsolkit.evaluation import localize
 from wsolkit.metrics import GT_KNOWN_IOU
 from wsolkit.models import GapClassifier
@@ -15,7 +15,7 @@ from wsolkit.tables import concatenate
 
 
 def maps_of(
-    models: Mapping[str, GapClassifier], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+    models: Mapping[str, GapClassifier], data: OpenedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
 ) -> dict[str, list[np.ndarray]]:
     """Score maps of some images.
 
@@ -36,7 +36,7 @@ def maps_of(
 
 
 def maps_and_boxes(
-    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
+    runs: Mapping[str, Run], data: OpenedDataset, numbers: Sequence[int], kinds: Mapping[str, str]
 ) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
     """Score maps of some images and the boxes predicted from them, each at its own best threshold.
 
@@ -58,13 +58,13 @@ def maps_and_boxes(
     return maps, boxes
 
 
-def predicted(run: Run, data: CachedDataset, numbers: Sequence[int]) -> list[np.ndarray]:
+def predicted(run: Run, data: OpenedDataset, numbers: Sequence[int]) -> list[np.ndarray]:
     """The box (1, 4) of each image from the CAM, at the threshold that is best on the test split."""
     return localize(run.model(), data, numbers, "cam", _best_threshold(run, "cam"))[1]
 
 
 def iou_rows(
-    runs: Mapping[str, Run], data: CachedDataset, numbers: Sequence[int], boxes: Mapping[str, Sequence[np.ndarray]]
+    runs: Mapping[str, Run], data: OpenedDataset, numbers: Sequence[int], boxes: Mapping[str, Sequence[np.ndarray]]
 ) -> pd.DataFrame:
     """Tidy rows of what the pictures show: the best IoU of each drawn box with a true one.
 

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -111,7 +112,7 @@ def _lines(axis: Axes, fixed: pd.DataFrame, key: tuple[str, str, str]) -> None:
 
 def _legend_below(figure: Figure, axes: np.ndarray, columns: int) -> None:
     """One legend of all that the panels show; what was measured here comes first."""
-    found = {}
+    found: dict[str, Artist] = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)

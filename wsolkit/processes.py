@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Task:
     """A call for a worker process.
 
     Attributes:
-        name: unique among the tasks at hand.
+        name: hashable, unique among the tasks at hand.
         call: a module-level function.
         arguments: its arguments.
         needs: names of tasks that must have ended well before; names of no task at hand are not waited for.
         slots: cores that it keeps busy.
     """
 
-    name: Hashable
+    name: Any
     call: Callable[..., Any]
     arguments: tuple
     needs: frozenset = frozenset()
@@ -80,7 +80,7 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
 
 
 def run_tasks(
-    pool: Executor, tasks: Sequence[Task], slots: int, elsewhere: Mapping[Hashable, Future] | None = None
+    pool: Executor, tasks: Sequence[Task], slots: int, elsewhere: Mapping[Any, Future] | None = None
 ) -> Iterator[tuple[list[Ended], list[Task]]]:
     """Run tasks as early as what they need and free slots allow; of those that could run, the first goes first.
 
@@ -94,7 +94,8 @@ def run_tasks(
         About every second, the tasks that have ended since and those that are running.
     """
     there = elsewhere or {}
-    waiting, done = [task for task in tasks if task.name not in there], {}
+    waiting = [task for task in tasks if task.name not in there]
+    done: dict[Any, Ended] = {}
     running = {there[task.name]: task for task in tasks if task.name in there}
     names = {task.name for task in tasks}
     while waiting or running:
@@ -133,7 +134,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _failed_need(task: Task, done: dict[Hashable, Ended]) -> BaseException | None:
+def _failed_need(task: Task, done: Mapping[Any, Ended]) -> BaseException | None:
     return next((done[need].error for need in task.needs if need in done and done[need].error), None)
 
 
@@ -141,7 +142,7 @@ def _submitted(pool: Executor, task: Task) -> Future:
     try:
         return pool.submit(task.call, *task.arguments)
     except BrokenExecutor as error:
-        future = Future()
+        future: Future = Future()
         future.set_exception(error)
         return future
 
@@ -163,5 +164,6 @@ def _begin(initializer: Callable[[], None] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -10,7 +10,7 @@ import torch
 
 from wsolkit import datasets, methods, models
 from wsolkit.batches import METHOD, epoch_generator, training_batches
-from wsolkit.datasets import CachedDataset, Sample, WsolDataset
+from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, WsolDataset
 from wsolkit.engine import Batch, Engine, Stepper, optimise
 from wsolkit.errors import WsolkitError
 from wsolkit.evaluation import MAP_KINDS, evaluate
@@ -112,12 +112,12 @@ def rehearse(recipes: Sequence[Recipe], place: Place, batch_size: int | None = 2
         yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
 
 
-def _generated(recipe: Recipe, split: str, count: int, place: Place) -> CachedDataset:
+def _generated(recipe: Recipe, split: str, count: int, place: Place) -> OpenedDataset:
     classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
     return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
 
 
-def _real(recipe: Recipe, split: str, count: int, place: Place) -> CachedDataset:
+def _real(recipe: Recipe, split: str, count: int, place: Place) -> OpenedDataset:
     return CachedDataset(Few(place.source(recipe, split), count))
 
 
@@ -134,8 +134,9 @@ def _has_content(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDataset, device: torch.device) -> None:
-    model = models.build(recipe.backbone, len(train.classes)).to(device, memory_format=torch.channels_last).train()
+def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
+    model = models.build(recipe.backbone, len(train.classes)).train()
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
     order = epoch_generator(recipe.seed, 1)
     images, labels = next(training_batches(train, len(train), recipe.crop_size, order, device))
     optimizer = make_optimizer(recipe, model)
@@ -150,7 +151,7 @@ def _step_and_evaluation(recipe: Recipe, train: CachedDataset, test: CachedDatas
 
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:
     """Where torchvision's weights of each backbone are that a recipe starts from; None where they are missing."""
-    found = {}
+    found: dict[str, Path | None] = {}
     for recipe in recipes:
         if recipe.pretrained == "imagenet" and recipe.backbone not in found:
             try:

@@ -96,7 +96,7 @@ class RunStore:
             place: data, device and cache for the runs still to be trained.
         """
         self.root, self.place = Path(root), place
-        self._fingerprints = {}
+        self._fingerprints: dict[tuple[str, str], dict[str, str]] = {}
 
     @cached_property
     def engine(self) -> Engine:

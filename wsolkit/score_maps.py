@@ -6,7 +6,7 @@ is the benchmark's (see `wsolkit.datasets.read_metadata`).
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,24 +59,21 @@ def score_folder(
             outside [0, 1] or not a number, if there is any: a broken map is not judged as if it were blank. Also for
             metadata without either boxes or masks, and for masks without ``mask_root``.
     """
-    if metadata.masks is None and metadata.boxes is None:
-        raise DataError("This metadata has neither boxes nor masks; give that of train-fullsup or test (val/, test/).")
-    if metadata.masks is not None and mask_root is None:
-        raise DataError("localization.txt names masks; give the folder that they are in (--mask-root DIR).")
+    truth = _annotation(metadata, mask_root)
     boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads) if metadata.masks is None else None
     pixels = PixelMeter(threshold_step)
-    broken = defaultdict(list)
+    broken: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids, read in _chunks(folder, metadata.image_ids, pool):
-            _sort_out(broken, ids, read)
+        for ids, found in _chunks(folder, metadata.image_ids, pool):
+            read = _sort_out(broken, ids, found)
             if broken:
                 continue  # nothing will be scored; only the list of broken maps is still to be completed
             for shape, numbers in _by_shape(read).items():
                 maps, chosen = np.stack([read[number] for number in numbers]), [ids[number] for number in numbers]
                 if boxes:
-                    boxes.update(maps, [_scaled(metadata, image_id, shape) for image_id in chosen])
+                    boxes.update(maps, [truth(image_id, shape) for image_id in chosen])
                 else:
-                    masks = pool.map(lambda image_id, shape=shape: _mask(metadata, mask_root, image_id, shape), chosen)
+                    masks = pool.map(lambda image_id, shape=shape: truth(image_id, shape), chosen)
                     pixels.update(maps, np.stack(list(masks)))
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
@@ -93,10 +90,10 @@ def check_folder(folder: Path, metadata: Metadata, threads: int = 1) -> str:
         metadata: the split.
         threads: maps read at once.
     """
-    broken = defaultdict(list)
+    broken: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids, read in _chunks(folder, metadata.image_ids, pool):
-            _sort_out(broken, ids, read)
+        for ids, found in _chunks(folder, metadata.image_ids, pool):
+            _sort_out(broken, ids, found)
     return _complaint(broken, len(metadata.image_ids), folder) if broken else ""
 
 
@@ -125,7 +122,7 @@ def write_metadata(folder: Path, data: WsolDataset, numbers: Sequence[int]) -> N
     """
     samples = [data[number] for number in numbers]
     boxes = [(sample.image_id, *box) for sample in samples for box in sample.boxes.tolist()]
-    rows = {
+    rows: Mapping[str, Sequence[tuple]] = {
         "image_ids": [(sample.image_id,) for sample in samples],
         "class_labels": [(sample.image_id, sample.label) for sample in samples],
         "image_sizes": [(sample.image_id, data.size, data.size) for sample in samples],
@@ -189,11 +186,15 @@ def _read(path: Path) -> np.ndarray | str:
     return found
 
 
-def _sort_out(broken: dict[str, list[str]], ids: Sequence[str], read: Iterable[np.ndarray | str]) -> None:
-    """Add what cannot be judged to the lists of broken maps, by what is wrong."""
+def _sort_out(broken: dict[str, list[str]], ids: Sequence[str], read: Iterable[np.ndarray | str]) -> list[np.ndarray]:
+    """Add what cannot be judged to the lists of broken maps, by what is wrong; the others are returned."""
+    whole = []
     for image_id, found in zip(ids, read, strict=True):
         if isinstance(found, str):
             broken[found].append(image_id)
+        else:
+            whole.append(found)
+    return whole
 
 
 def _by_shape(maps: Sequence[np.ndarray]) -> Mapping[tuple[int, int, np.dtype], list[int]]:
@@ -203,12 +204,22 @@ def _by_shape(maps: Sequence[np.ndarray]) -> Mapping[tuple[int, int, np.dtype], 
     return groups
 
 
-def _scaled(metadata: Metadata, image_id: str, shape: tuple) -> np.ndarray:
-    return scale_boxes(metadata.boxes[image_id], *metadata.sizes[image_id], shape[:2])
+def _annotation(metadata: Metadata, mask_root: Path | None) -> Callable[[str, tuple], np.ndarray]:
+    """What gives the mask, or else the boxes, of an image by its id, for a map of some shape.
 
-
-def _mask(metadata: Metadata, mask_root: Path, image_id: str, shape: tuple) -> np.ndarray:
-    return read_mask(mask_root, *metadata.masks[image_id], shape[:2])
+    Raises:
+        DataError: if there is no annotation, or something is missing that it needs.
+    """
+    masks, boxes, sizes = metadata.masks, metadata.boxes, metadata.sizes
+    if masks is not None:
+        if mask_root is None:
+            raise DataError("localization.txt names masks; give the folder that they are in (--mask-root DIR).")
+        return lambda image_id, shape: read_mask(mask_root, *masks[image_id], shape[:2])
+    if boxes is None:
+        raise DataError("This metadata has neither boxes nor masks; give that of train-fullsup or test (val/, test/).")
+    if sizes is None:
+        raise DataError("This metadata has boxes and no sizes of the images; give image_sizes.txt beside them.")
+    return lambda image_id, shape: scale_boxes(boxes[image_id], *sizes[image_id], shape[:2])
 
 
 def _complaint(broken: Mapping[str, Sequence[str]], total: int, folder: Path) -> str:

@@ -107,7 +107,7 @@ class SlurmCluster:
         tasks = submit(store, recipes, self.resources) if recipes else {}
         if self.wait:
             return follow(store, tasks)
-        futures = {recipe: Future() for recipe in tasks}
+        futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
         message = f"{len(tasks)} runs are on Slurm; the same command goes on when they are there."
         for future in futures.values():
             future.set_exception(Submitted(message))
@@ -146,7 +146,7 @@ def follow(store: RunStore, tasks: Mapping[Recipe, str], poll_seconds: float | N
         tasks: from `submit`.
         poll_seconds: time between two looks at the store and the queue; None means :data:`POLL_SECONDS`.
     """
-    futures = {recipe: Future() for recipe in tasks}
+    futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
     threading.Thread(target=_poll, args=(store, tasks, futures, poll_seconds or POLL_SECONDS), daemon=True).start()
     return futures
 

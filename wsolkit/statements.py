@@ -1,5 +1,6 @@
 """What the paper claims, as data; `wsolkit.claims` checks it."""
 
+from functools import partial
 from typing import Any
 
 from wsolkit import published, sweeps
@@ -104,14 +105,14 @@ def _erasing() -> list[Claim]:
 
 def _maps() -> list[Claim]:
     negative, large = "share of negative S in boxes", "share of large S in boxes"
-    close = {"relation": "within", "margin": 0.013}
+    close = partial(Comparison, OURS, OURS, relation="within", margin=0.013)
     return [
         Claim(
             "CAM, F and S coincide",
             "Tab. 5, Sec. 5.3",
             "With our method CAM, F and S localize alike (GT Loc, 1.3 points; in Tab. 5 it is 1.21 at most).",
-            tuple(Comparison(OURS, OURS, f"gt_known_loc of {k}", "gt_known_loc", **close) for k in ("F", "S"))
-            + (Comparison(OURS, OURS, "gt_known_loc of F", "gt_known_loc of S", **close),),
+            tuple(close(f"gt_known_loc of {k}", "gt_known_loc") for k in ("F", "S"))
+            + (close("gt_known_loc of F", "gt_known_loc of S"),),
         ),
         Claim(
             "misalignment hides F",

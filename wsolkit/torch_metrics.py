@@ -20,6 +20,8 @@ class BoxMetric(Metric):
 
     full_state_update = False
     higher_is_better = True
+    hits: Tensor
+    images: Tensor
 
     def __init__(self, *args: Any, **options: Any):
         """Set the protocol."""
@@ -50,6 +52,8 @@ class PixelMetric(Metric):
 
     full_state_update = False
     higher_is_better = True
+    foreground: Tensor
+    background: Tensor
 
     def __init__(self, *args: Any, **options: Any):
         """Set the protocol."""

@@ -11,11 +11,11 @@ from typing import Literal
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from wsolkit import checkpoints, methods, models
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.datasets import SPLITS, CachedDataset, UncachedDataset, WsolDataset, open_dataset
+from wsolkit.datasets import SPLITS, CachedDataset, OpenedDataset, UncachedDataset, WsolDataset, open_dataset
 from wsolkit.engine import Batch, Engine, Precision, Stepper, Taken, open_engine, optimise
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.evaluation import evaluate
@@ -84,7 +84,7 @@ class Place:
         """A split of the recipe's data at its training or evaluation size; nothing is decoded yet."""
         return open_dataset(recipe.dataset, split, recipe.size_of(split), recipe.dataset_options, self.data_root)
 
-    def open(self, recipe: Recipe, split: str) -> CachedDataset | UncachedDataset:
+    def open(self, recipe: Recipe, split: str) -> OpenedDataset:
         """The same split, each image read once, unless the cache is off."""
         source = self.source(recipe, split)
         return UncachedDataset(source) if self.cache == "off" else CachedDataset(source, self.cache)
@@ -106,7 +106,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[int], None] = lambda epoch: None,
     engine: Engine | None = None,
-) -> nn.Module:
+) -> models.GapClassifier:
     """Train one run to its end, going on from where an earlier attempt stopped.
 
     Args:
@@ -137,7 +137,8 @@ def train(
                 f"{engine.world} processes cannot share batches of {min(recipe.batch_size, recipe.warm_batch_size)} "
                 "images. Use fewer, and train other runs beside."
             )
-        model = _initial_model(recipe, len(data.classes), initial).to(engine.device, memory_format=torch.channels_last)
+        model = _initial_model(recipe, len(data.classes), initial)
+        model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
         optimizer = make_optimizer(recipe, model)
         history = _resume(folder, model, optimizer)
         if history and engine.main:
@@ -186,7 +187,7 @@ def require(recipe: Recipe, place: Place) -> None:
         models.imagenet_weights_file(models.build(recipe.backbone, 1))
 
 
-def require_selectable(recipe: Recipe, held_out: CachedDataset) -> None:
+def require_selectable(recipe: Recipe, held_out: OpenedDataset) -> None:
     """Make sure that the annotation of a split lets the recipe's epochs be judged.
 
     Raises:
@@ -238,7 +239,7 @@ def _initial_model(recipe: Recipe, num_classes: int, initial: Mapping[str, Tenso
     model = models.build(recipe.backbone, num_classes, recipe.seed)
     if recipe.pretrained == "imagenet":
         models.load_imagenet_weights(model)
-    elif initial is not None:
+    elif initial is not None and recipe.pretrained is not None:
         kept = {name: tensor for name, tensor in initial.items() if not name.startswith("classifier.")}
         checkpoints.load_into(model, model.state_dict() | kept, Path(recipe.pretrained.key))
     return model
@@ -251,11 +252,11 @@ class _Trainer:
     recipe: Recipe
     engine: Engine
     stepper: nn.Module
-    optimizer: SGD
-    data: CachedDataset
+    optimizer: Optimizer
+    data: OpenedDataset
     parts: int
 
-    def epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
+    def epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | str]:
         """Train one epoch, counted from 1; returns the history row's training part."""
         recipe, engine = self.recipe, self.engine
         warm = epoch <= recipe.warm_epochs
@@ -265,7 +266,8 @@ class _Trainer:
         order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
         size = recipe.warm_batch_size if warm else recipe.batch_size
         batches = training_batches(self.data, size, recipe.crop_size, order, engine.device, engine.rank, engine.world)
-        sums, right, seen = {}, 0, 0
+        sums: dict[str, float] = {}
+        right, seen = 0, 0
         self.stepper.train()
         for number, (images, labels) in enumerate(batches, start=1):
             whole = range(min(size, len(self.data) - (number - 1) * size))
@@ -302,7 +304,7 @@ def _keep(recipe: Recipe, folder: Path, model: nn.Module, optimizer: SGD, histor
 
 
 def _held_out_rates(
-    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: CachedDataset, device: torch.device
+    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset, device: torch.device
 ) -> dict[str, float]:
     try:
         result = evaluate(model, held_out, recipe.threshold_step, device)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.datasets import VisionDataset
 
@@ -51,11 +52,12 @@ class WsolVisionDataset(VisionDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         sample = self._source[index]
-        picture, target = Image.fromarray(sample.image), int(sample.label)
+        picture, label = Image.fromarray(sample.image), int(sample.label)
+        target: int | dict[str, Tensor] = label
         if self._target == "boxes":
             size = sample.image.shape[:2]
             boxes = tv_tensors.BoundingBoxes(torch.as_tensor(sample.boxes), format="XYXY", canvas_size=size)
-            target = {"labels": torch.full((len(boxes),), target), "boxes": boxes}
+            target = {"labels": torch.full((len(boxes),), label), "boxes": boxes}
             if sample.mask is not None:
                 target["mask"] = tv_tensors.Mask(torch.as_tensor(sample.mask)[None])
         return (picture, target) if self.transforms is None else self.transforms(picture, target)

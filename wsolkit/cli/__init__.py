@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 
 PAPER, OWN, HOUSE = "The paper", "Your own", "Housekeeping"
-for command, panel in {
+PANELS: Mapping[Callable[..., None], str] = {
     experiments.reproduce: PAPER,
     experiments.plan: PAPER,
     experiments.rehearse: PAPER,
@@ -33,7 +34,8 @@ for command, panel in {
     own.evaluate: OWN,
     own.localize: OWN,
     check.doctor: HOUSE,
-}.items():
+}
+for command, panel in PANELS.items():
     app.command(rich_help_panel=panel)(command)
 app.add_typer(data.app, name="data", rich_help_panel=HOUSE)
 app.add_typer(store.app, name="runs", rich_help_panel=HOUSE)

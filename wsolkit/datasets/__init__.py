@@ -15,7 +15,7 @@ from wsolkit.datasets._base import SPLITS, Sample, WsolDataset
 from wsolkit.datasets._benchmark import Metadata, read_mask, read_metadata
 from wsolkit.datasets._cache import CachedDataset, verify
 from wsolkit.datasets._sources import Archive, Part, describe
-from wsolkit.datasets._uncached import Decoded, UncachedDataset
+from wsolkit.datasets._uncached import Decoded, OpenedDataset, UncachedDataset
 from wsolkit.errors import unknown
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "CachedDataset",
     "Decoded",
     "Metadata",
+    "OpenedDataset",
     "Part",
     "Sample",
     "UncachedDataset",

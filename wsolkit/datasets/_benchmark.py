@@ -260,9 +260,15 @@ class BenchmarkDataset(WsolDataset):
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"Cannot decode {path}: {error}. Fetch the data again.") from error
         resized = np.asarray(picture.resize((self.size, self.size), Image.Resampling.BILINEAR))
-        masks = self._metadata.masks
-        mask = None if masks is None else read_mask(self._mask_root, *masks[image_id], self.size)
-        return Sample(resized, int(self.labels[index]), self._boxes(image_id, picture.size), mask, image_id)
+        boxes, mask = self._boxes(image_id, picture.size), self._mask(image_id)
+        return Sample(resized, int(self.labels[index]), boxes, mask, image_id)
+
+    def _mask(self, image_id: str) -> np.ndarray | None:
+        if self._metadata.masks is None:
+            return None
+        if self._mask_root is None:
+            raise DataError(f"{self.name} {self.split} names masks; give the folder that they are in (mask_root).")
+        return read_mask(self._mask_root, *self._metadata.masks[image_id], self.size)
 
     def _boxes(self, image_id: str, picture_size: tuple[int, int]) -> np.ndarray:
         if self._metadata.boxes is None:
@@ -334,7 +340,8 @@ def _masks(path: Path, columns: list[list[str]], known: Mapping[str, int]) -> di
     _ranks(path, columns[0], known)
     check_paths(path, columns[1])
     check_paths(path, (ignore or "nothing" for ignore in columns[2]))
-    instances, ignored = {image: [] for image in known}, {}
+    instances: dict[str, list[str]] = {image: [] for image in known}
+    ignored: dict[str, str] = {}
     for number, (image, mask, ignore) in enumerate(zip(*columns, strict=True)):
         instances[image].append(mask)
         if ignore and ignored.setdefault(image, ignore) != ignore:

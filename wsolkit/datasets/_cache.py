@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from wsolkit.datasets._base import Sample, WsolDataset
+from wsolkit.datasets._uncached import OpenedDataset
 from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.processes import cores
@@ -25,12 +26,10 @@ CHUNK = 256
 """Images that are read by one thread at a time, and redone if the process ends meanwhile."""
 
 
-class CachedDataset(WsolDataset):
-    """The same samples, each decoded or drawn once and then held in memory or in a folder.
+class CachedDataset(OpenedDataset):
+    """The same samples, each decoded or drawn once and then held in memory or in a folder."""
 
-    Attributes:
-        images: (N, S, S, 3) uint8, indexable by an array of image numbers.
-    """
+    images: np.ndarray
 
     def __init__(self, source: WsolDataset, folder: Path | None = None):
         """Fill the cache, or go on filling it, or open it where it is whole.
@@ -116,8 +115,8 @@ def _fill(source: WsolDataset, folder: Path) -> None:
     images.flush()
     _write_masks(source, folder / "masks.npy", files)
     for name, array in _together([_load(file, without="masks") for file in files]).items():
-        with atomic_file(folder / f"{name}.npy") as partial, partial.open("wb") as file:
-            np.save(file, array)
+        with atomic_file(folder / f"{name}.npy") as partial, partial.open("wb") as opened:
+            np.save(opened, array)
     for file in files:
         file.unlink()
 
@@ -130,7 +129,7 @@ def _write_masks(source: WsolDataset, target: Path, files: list[Path]) -> None:
         masks = np.lib.format.open_memmap(partial, "w+", np.uint8, shape) if masked else np.zeros(shape, np.uint8)
         for start, file in zip(range(0, len(masks), CHUNK), files, strict=False):
             masks[start : start + CHUNK] = np.load(file)["masks"]
-        if masked:
+        if isinstance(masks, np.memmap):
             masks.flush()
         else:
             with partial.open("wb") as opened:
@@ -164,7 +163,7 @@ def _room_for(source: WsolDataset, file: Path) -> np.memmap:
 def _read_to_file(source: WsolDataset, images: np.ndarray, chunk: range, file: Path) -> None:
     part = _read(source, images, chunk)
     with atomic_file(file) as partial, partial.open("wb") as opened:
-        np.savez(opened, **part)
+        np.savez(opened, **part)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`, which none is
 
 
 def _read(source: WsolDataset, images: np.ndarray, chunk: range) -> dict[str, np.ndarray]:
@@ -202,7 +201,7 @@ def _chunks(count: int) -> Iterator[range]:
 
 
 def _sum(images: np.ndarray, chunk: range) -> int:
-    return zlib.crc32(np.ascontiguousarray(images[chunk.start : chunk.stop]))
+    return zlib.crc32(np.ascontiguousarray(images[chunk.start : chunk.stop]).data)
 
 
 def _title(source: WsolDataset) -> str:

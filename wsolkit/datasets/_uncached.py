@@ -1,16 +1,22 @@
-"""A data set whose images are decoded every time, where there is no room to keep them."""
+"""Images as an array, and a data set that decodes them every time, where there is no room to keep them."""
 
 import numpy as np
 
 from wsolkit.datasets._base import Sample, WsolDataset
 
 
-class UncachedDataset(WsolDataset):
-    """The same samples as the source's, with ``images`` as `wsolkit.datasets.CachedDataset` has them.
+class OpenedDataset(WsolDataset):
+    """A split whose images can be had many at a time.
 
     Attributes:
-        images: (N, S, S, 3) uint8, each decoded when it is asked for.
+        images: (N, S, S, 3) uint8, indexable by an array of image numbers.
     """
+
+    images: "np.ndarray | Decoded"
+
+
+class UncachedDataset(OpenedDataset):
+    """The same samples as the source's, each image decoded when it is asked for."""
 
     def __init__(self, source: WsolDataset):
         """Read nothing yet."""
@@ -43,4 +49,4 @@ class Decoded:
             return self[np.arange(len(self))[index]]
         if np.ndim(index) == 0:
             return self._source[range(len(self))[int(index)]].image
-        return np.stack([self[number] for number in index])
+        return np.stack([self[number] for number in np.asarray(index)])

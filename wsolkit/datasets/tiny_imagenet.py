@@ -192,7 +192,7 @@ def _training_items(files: Files, wnids: list[str], split: str, options: Options
 
 
 def _test_items(files: Files, wnids: list[str], split: str, options: Options) -> list[Item]:
-    by_class = {wnid: [] for wnid in wnids}
+    by_class: dict[str, list[Item]] = {wnid: [] for wnid in wnids}
     for row in files.rows("val/val_annotations.txt", 6):
         if row[1] in by_class:
             by_class[row[1]].append((f"val/images/{row[0]}", wnids.index(row[1]), _box(row[2:])))

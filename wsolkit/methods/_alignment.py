@@ -1,7 +1,7 @@
 """Alignment of feature directions (paper, Sec. 4.1): its options and its loss terms, for any method to add."""
 
 import dataclasses
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field
@@ -42,7 +42,7 @@ Aligned = TypeVar("Aligned", bound=AlignmentOptions)
 
 def without_alignment(options: Aligned) -> Aligned:
     """The options with alignment off and all that then has no effect at its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(AlignmentOptions)}
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(AlignmentOptions)}
     return dataclasses.replace(options, **defaults | {"lambda_sim": 0.0, "lambda_norm": 0.0})
 
 

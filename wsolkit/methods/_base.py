@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
@@ -31,4 +31,5 @@ class Step:
 
     def total(self) -> Tensor:
         """The weighted sum of the terms (paper, Eq. 10 and 11)."""
-        return sum(term.weight * term.value for term in self.terms.values())
+        total = sum(term.weight * term.value for term in self.terms.values())
+        return cast(Tensor, total)  # the stub of `sum` has 0 for no terms, and every method gives some

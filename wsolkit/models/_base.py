@@ -1,12 +1,15 @@
 """What every backbone is: a classifier with global average pooling, split at the drop point."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class GapClassifier(nn.Module, ABC):
     """
 
     classifier: nn.Linear
-    imagenet_weights = None
+    imagenet_weights: "WeightsEnum | None" = None
+    load_imagenet: Callable[[Mapping[str, Tensor]], None]
 
     @abstractmethod
     def before_drop_point(self, images: Tensor) -> Tensor:

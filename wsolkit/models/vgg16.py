@@ -29,7 +29,8 @@ class Vgg16(GapClassifier):
         for convolution in [*self.features, self.conv6]:
             if isinstance(convolution, nn.Conv2d):
                 nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(convolution.bias)
+                if convolution.bias is not None:
+                    nn.init.zeros_(convolution.bias)
 
     def before_drop_point(self, images: Tensor) -> Tensor:
         """(B, 3, 224, 224) to (B, 512, 28, 28)."""

@@ -65,7 +65,7 @@ def hyperparameters(
     return {name: _value(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
 
 
-def eil_schedule() -> dict[str, float | int | tuple[int, ...]]:
+def eil_schedule() -> dict[str, float | int | bool | str | tuple[int, ...]]:
     """The training schedule that EIL's own authors released for CUB with VGG16, as fields of a recipe."""
     rows = pd.read_csv(files(__name__) / "eil.csv", dtype=str)
     return {name: _value(name, value) for name, value in zip(rows["name"], rows["value"], strict=True)}
