@@ -83,6 +83,7 @@ class Decomposition:
         return ((1 - strength) * images + strength * coloured).round().astype(np.uint8)
 
 
+@torch.no_grad()
 def decompose(
     model: nn.Module,
     images: Tensor,
@@ -105,7 +106,7 @@ def decompose(
     """
     if images.ndim != 4:
         raise DecompositionError(f"images: expected (B, 3, h, w), received {tuple(images.shape)}.")
-    with _evaluating(model), torch.no_grad():
+    with _evaluating(model):
         watched = _watch(model, images, features, classifier)
         maps_, weight = _head(watched)
         logits = watched.logits

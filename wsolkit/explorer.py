@@ -118,7 +118,7 @@ class Explorer:
 
     def _repr_mimebundle_(self, **ignored: Any) -> dict[str, Any]:
         """The controls, and a still picture for whoever cannot show them."""
-        return {**self.box._repr_mimebundle_(), "image/jpeg": _jpeg(self._recording.still(), dpi=72)}
+        return {**self.box._repr_mimebundle_(), "image/jpeg": _jpeg(self._recording.still(), dpi=60)}
 
 
 def _box(score: np.ndarray, threshold: float) -> np.ndarray:
@@ -128,5 +128,5 @@ def _box(score: np.ndarray, threshold: float) -> np.ndarray:
 
 def _jpeg(figure: Figure, dpi: int) -> bytes:
     buffer = BytesIO()
-    figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 82})
+    figure.savefig(buffer, format="jpeg", dpi=dpi, pil_kwargs={"quality": 78})
     return buffer.getvalue()

@@ -91,6 +91,7 @@ def write(folder: Path, profile: str, notebooks: Sequence[Path]) -> Path:
             devices=_made_with(sections, "device"),
         )
     )
+    pages.write_style(folder)
     with atomic_file(folder / PAGE) as partial:
         partial.write_text(text, encoding="utf-8")
     return folder / PAGE

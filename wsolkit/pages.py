@@ -9,6 +9,8 @@ from wsolkit.files import atomic_file
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+STYLE = "style.css"
+
 _FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL)
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
@@ -17,9 +19,7 @@ def environment() -> "Environment":
     """The package's templates; everything that is put into them is escaped unless marked as safe."""
     from jinja2 import Environment, PackageLoader
 
-    made = Environment(loader=PackageLoader("wsolkit"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made.globals["code_style"] = _code_style()
-    return made
+    return Environment(loader=PackageLoader("wsolkit"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def write_page(executed: Path, index: str) -> Path:
@@ -44,9 +44,17 @@ def write_page(executed: Path, index: str) -> Path:
     body, _ = HTMLExporter(template_name="basic", exclude_anchor_links=True).from_notebook_node(notebook)
     page = executed.with_suffix(".html")
     text = environment().get_template("notebook.html.j2").render(name=executed.stem, body=body, index=index)
+    write_style(page.parent)
     with atomic_file(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
+
+
+def write_style(folder: Path) -> None:
+    """Write the style sheet that all pages of a folder share."""
+    text = environment().get_template(f"{STYLE}.j2").render(code_style=_code_style())
+    with atomic_file(folder / STYLE) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def formulas_as_mathml(markdown: str) -> str:

@@ -34,7 +34,7 @@ RUNS_PART = "runs"
 
 Key = TypeVar("Key", bound=Hashable)
 
-PRINT_DPI = 140
+PRINT_DPI = 160
 
 PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
 """Environment variable that makes studies plan instead of train."""
@@ -162,9 +162,13 @@ class Study:
         with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
             # Without the alpha channel, which matplotlib always writes, and packed tightly.
             picture.convert("RGB").save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
+        return self.show_figure(figure, part, preview_dpi)
+
+    def show_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
+        """The small copy alone, of a figure that need not be kept; arguments as for `save_figure`."""
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
-        figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 82})
+        figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 78})
         return Image(data=buffer.getvalue(), format="jpeg", alt=" ".join([self.notebook, *filter(None, [part])]))
 
     def _path(self, part: str | None, extension: str) -> Path:
