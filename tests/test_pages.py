@@ -64,6 +64,7 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     assert "1 of 2 notebooks have results" in text
     assert '<a href="table0.html"><img src="table0.png"' in text
     assert "&lt;b&gt;" in text
+    assert ">mean %<" in text
     assert ">1.23<" in text
     assert ">3<" in text
     assert "made from 1 run</summary>" in text

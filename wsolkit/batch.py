@@ -228,6 +228,9 @@ def _execute(notebook: Path, executed: Path, settings: _Settings) -> Outcome:
             failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that dies, a full disk: the other notebooks still run
         failure = f"the kernel: {type(error).__name__}: {error}"
-    if executed.exists():
-        pages.write_page(executed, gallery.PAGE)
+    try:
+        if executed.exists():
+            pages.write_page(executed, gallery.PAGE)
+    except Exception as error:  # a formula that no browser can show, a full disk
+        failure = failure or f"its page: {type(error).__name__}: {error}"
     return Outcome(notebook.stem, executed, time.monotonic() - start, failure, skipped)

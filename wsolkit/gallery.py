@@ -25,11 +25,13 @@ class Table:
     """A table as the page shows it.
 
     Attributes:
+        file: name of the CSV.
         columns: headings.
         rows: cells as text.
         kinds: of each column: ``"number"``, ``"word"`` or ``"sentence"``.
     """
 
+    file: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     kinds: tuple[str, ...]
@@ -138,12 +140,18 @@ def _table(path: Path, most: int | None = None) -> Table | None:
     try:
         frame = pd.read_csv(path, dtype=dict.fromkeys(("recipe", "commit", "torch"), str))
     except (ValueError, OSError) as error:
-        return Table(("",), ((f"{path.name} cannot be shown: {error}",),), ("sentence",))
+        return Table(path.name, ("",), ((f"{path.name} cannot be shown: {error}",),), ("sentence",))
     if most is not None and len(frame) > most:
         return None
     columns = [_column(frame[name]) for name in frame]
     kinds = tuple(kind for kind, _ in columns)
-    return Table(tuple(map(str, frame)), tuple(zip(*(cells for _, cells in columns), strict=True)), kinds)
+    heads = tuple(_heading(str(name)) for name in frame)
+    return Table(path.name, heads, tuple(zip(*(cells for _, cells in columns), strict=True)), kinds)
+
+
+def _heading(name: str) -> str:
+    words = name.removesuffix("_pct").replace("_", " ")
+    return f"{words} %" if name.endswith("_pct") else words
 
 
 def _column(values: pd.Series) -> tuple[str, list[str]]:

@@ -186,16 +186,17 @@ def verdict_bars(board: pd.DataFrame, profile: str) -> Figure:
     colours = {"reproduced": _PALETTE[2], "inconclusive": _PALETTE[8], "not reproduced": _PALETTE[3]}
     counts = board["verdict"].value_counts()
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(7.2, 1.1))
+        figure = Figure(figsize=(7.2, 1.3))
         axis, left = figure.subplots(), 0
         for verdict, colour in (colours | {"not measured": "0.8"}).items():
             count = int(counts.get(verdict, 0))
             if count:
-                axis.barh(0, count, left=left, color=colour)
-                axis.text(left + count / 2, 0, f"{count}\n{verdict}", ha="center", va="center", fontsize=8)
+                axis.barh(0, count, left=left, color=colour, label=verdict)
+                axis.text(left + count / 2, 0, str(count), ha="center", va="center")
             left += count
         axis.set(title=f"{left} claims of the paper, profile {profile}", yticks=[], xticks=[], xlim=(0, left))
         axis.spines[:].set_visible(False)
+        _legend_below(figure, np.array([axis]), 4)
         return figure
 
 
