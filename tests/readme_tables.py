@@ -7,40 +7,57 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "figures" / "demo"
+PHOTOS = ROOT / "docs" / "photos"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
-SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not measured": "–"}
+HEADS = ("Top-1 Loc", "paper", "Top-5 Loc", "paper", "GT-known Loc", "paper")
+SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
 
 
 def filled(text: str) -> str:
     """The README with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew."""
-    for name, table in {"table 7": table7(), "claims": claims()}.items():
+    tables = {
+        "table 7": table7(DEMO),
+        "claims": claims(DEMO),
+        "photos, table 7": table7(PHOTOS),
+        "photos, table 3": table3(PHOTOS),
+        "photos, claims": claims(PHOTOS),
+    }
+    for name, table in tables.items():
         head, rest = text.split(f"<!-- {name} -->\n", 1)
         text = f"{head}<!-- {name} -->\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return text
 
 
-def table7() -> str:
+def table7(folder: Path) -> str:
     """Tab. 7 beside the paper's numbers."""
-    summary = pd.read_csv(DEMO / "table7_ablation_summary.csv")
-    heads = ["loss terms"]
-    for name in ("Top-1 Loc", "Top-5 Loc", "GT-known Loc"):
-        heads += [name, "paper"]
-    lines = []
-    for row, group in summary.groupby("row", sort=False):
-        by_metric = group.set_index("metric")
-        cells = [row]
-        for metric in METRICS:
-            cells += _beside(by_metric.loc[metric]) if metric in by_metric.index else ["", ""]
-        lines.append([*cells, next(filter(None, map(_effect, group.to_dict("records"))), "")])
-    return _markdown([*heads, "GT-known above vanilla [95%]"], lines)
+    summary = pd.read_csv(folder / "table7_ablation_summary.csv")
+    lines = [
+        [row, *_metrics(group), next(filter(None, map(_effect, group.to_dict("records"))), "")]
+        for row, group in summary.groupby("row", sort=False)
+    ]
+    return _markdown(["loss terms", *HEADS, "GT-known above vanilla [95%]"], lines)
 
 
-def claims() -> str:
-    """The paper's claims with their verdicts."""
-    board = pd.read_csv(DEMO / "claims_summary.csv")
+def table3(folder: Path) -> str:
+    """Tab. 3, measured rows alone, beside the paper's numbers."""
+    summary = pd.read_csv(folder / "table3_imagenet_summary.csv").dropna(subset="sd_pct")
+    groups = summary.groupby(["backbone", "row"], sort=False)
+    return _markdown(["for", "method", *HEADS], [[*key, *_metrics(group)] for key, group in groups])
+
+
+def claims(folder: Path) -> str:
+    """The paper's claims with their verdicts, where there are runs to judge by."""
+    board = pd.read_csv(folder / "claims_summary.csv").query("verdict != 'not measured'")
     shown = board.assign(verdict=board["verdict"].map(lambda verdict: f"{SIGNS[verdict]} {verdict}"))
     columns = ["text", "where", "measured", "verdict"]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
+
+
+def _metrics(group: pd.DataFrame) -> list[str]:
+    """Every metric of a row, here and in the paper."""
+    by_metric = group.set_index("metric")
+    cells = [_beside(by_metric.loc[metric]) if metric in by_metric.index else ["", ""] for metric in METRICS]
+    return [cell for pair in cells for cell in pair]
 
 
 def _beside(cell: pd.Series) -> list[str]:
