@@ -83,8 +83,10 @@ def test_a_true_statement_is_reproduced_and_a_false_one_is_not():
     assert "points" in board["measured"].iloc[0]
     html = tables.verdicts(board.set_index("claim"), "claims").to_html()
     assert "✗ not reproduced" in html
-    texts = [text.get_text() for text in plots.verdict_bars(board, "smoke").axes[0].texts]
-    assert texts == ["1\nreproduced", "2\nnot reproduced", "1\nnot measured"]
+    figure = plots.verdict_bars(board, "smoke")
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    counts = [text.get_text() for text in figure.axes[0].texts]
+    assert dict(zip(named, counts, strict=True)) == {"reproduced": "1", "not reproduced": "2", "not measured": "1"}
 
 
 def test_of_curves_the_threshold_with_the_least_advantage_decides():

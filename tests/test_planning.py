@@ -29,6 +29,9 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     table = plan.table(store)
     assert table.iloc[0][["state", "images"]].tolist() == ["done", 0]
     assert planning.by_kind(table, 100)["left"].sum() == len(table) - 1
+    assert [planning.duration(seconds) for seconds in (0, 119, 120, 9000, 7200 * 30)] == [
+        *("0 s", "119 s", "2.0 min", "2.5 h", "2.5 days")
+    ]
     text = planning.totals(table, 100)
     assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
 

@@ -75,7 +75,7 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
 
 
 def by_kind(table: pd.DataFrame, images_per_second: float) -> pd.DataFrame:
-    """Runs by what they train: ``dataset, backbone, method, runs, left, images, hours``.
+    """Runs by what they train: ``dataset, backbone, method, runs, left, images, time``.
 
     Args:
         table: from `Plan.table`.
@@ -83,7 +83,7 @@ def by_kind(table: pd.DataFrame, images_per_second: float) -> pd.DataFrame:
     """
     groups = table.groupby(["dataset", "backbone", "method"], sort=False)
     shown = groups.agg(runs=("recipe", "size"), left=("state", lambda s: (s != "done").sum()), images=("images", "sum"))
-    return shown.assign(hours=(shown["images"] / images_per_second / 3600).round(2)).reset_index()
+    return shown.assign(time=(shown["images"] / images_per_second).map(duration)).reset_index()
 
 
 def totals(table: pd.DataFrame, images_per_second: float) -> str:
@@ -94,8 +94,16 @@ def totals(table: pd.DataFrame, images_per_second: float) -> str:
     total = table["images"].sum()
     done, begun, missing = (int(states.get(name, 0)) for name in ("done", "begun", "missing"))
     counts = f"{len(table)} unique runs: {done} done, {begun} begun, {missing} missing"
-    hours = total / images_per_second / 3600
-    return f"{counts}\n{total:,.0f} images left, {hours:.1f} hours at {images_per_second:g} images/s"
+    left = f"{total:,.0f} images left, {duration(total / images_per_second)} at {images_per_second:g} images/s"
+    return f"{counts}\n{left}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: seconds, minutes, hours or days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def images_left(recipe: Recipe, epochs_done: int = 0) -> int:

@@ -70,6 +70,8 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
     Raises:
         CheckpointError: if the file cannot be read so; no code in it is ever run.
     """
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist. Give a file of weights, .safetensors or .pth.")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
