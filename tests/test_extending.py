@@ -44,6 +44,9 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
     assert code == 0
     recipe = Recipe.from_json(text)
     assert (recipe.method, recipe.method_options) == ("smoothing", {"smoothing": 0.1})
+    code, _, errors = wsolkit("recipe", "--set", "method=smoothing", "--set", 'method_options={"smooth": 1}')
+    assert code == 2
+    assert errors == "Error: Options of method 'smoothing': unknown name 'smooth'. It knows: smoothing.\n"
     run = store.get(tiny_recipe(method="smoothing", method_options={"smoothing": 0.5}))
     assert run.history()["loss_ce"].iloc[-1] > store.get(tiny_recipe(method="cam")).history()["loss_ce"].iloc[-1]
 

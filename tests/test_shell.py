@@ -10,6 +10,7 @@ from typer.main import get_command
 from wsolkit import cli, doctor, paths
 from wsolkit.cli import output
 from wsolkit.errors import RecipeError
+from wsolkit.recipes import Recipe
 from wsolkit.slurm import Resources, read_resources
 
 SCREEN = 40
@@ -88,6 +89,13 @@ def test_slurm_settings_are_checked_and_the_rest_is_for_sbatch():
         read_resources(None, {"minutes": "long"})
     with pytest.raises(RecipeError, match="--slurm.*gpus"):
         read_resources(None, {"gpus": -1})
+
+
+def test_a_recipe_can_be_made_shorter(wsolkit):
+    code, text, _ = wsolkit("recipe", "--set", "epochs=4", "--set", "lr_decay_epochs=[3]", "--losses", "none")
+    assert code == 0
+    recipe = Recipe.from_json(text)
+    assert (recipe.method, recipe.epochs, recipe.snapshot_epochs, recipe.lr_decay_epochs) == ("cam", 4, (3,), (3,))
 
 
 def test_a_log_gets_a_line_an_epoch(tiny, tmp_path):

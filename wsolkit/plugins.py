@@ -1,5 +1,6 @@
 """Folders as registries: a data set, backbone or method is one file, and its file name is its name."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -50,7 +51,8 @@ def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> 
     try:
         return TypeAdapter(options_type).validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        raise RecipeError(f"Options of {owner}: {explain(error)}.") from None
+        known = ", ".join(sorted(field.name for field in dataclasses.fields(options_type))) or "none"
+        raise RecipeError(f"Options of {owner}: {explain(error)}. It knows: {known}.") from None
 
 
 def explain(error: ValidationError) -> str:

@@ -164,6 +164,8 @@ def recipe(
     for name in ("method", "dataset"):  # options belong to the one that is replaced
         if name in changes:
             changes.setdefault(f"{name}_options", {})
+    if isinstance(epochs := changes.get("epochs"), int):
+        changes.setdefault("snapshot_epochs", [epoch for epoch in made.snapshot_epochs if epoch <= epochs])
     typer.echo(Recipe.from_json(json.dumps(json.loads(made.to_json()) | changes)).to_json())
 
 
