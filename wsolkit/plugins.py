@@ -55,6 +55,10 @@ def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> 
         raise RecipeError(f"Options of {owner}: {explain(error)}. It knows: {known}.") from None
 
 
+SHOWN = 80
+"""Characters of a rejected value that an error shows."""
+
+
 def explain(error: ValidationError) -> str:
     """One line that names each rejected field, the value received and what was expected."""
     return "; ".join(_explain_one(item) for item in error.errors())
@@ -66,4 +70,8 @@ def _explain_one(item: Mapping[str, Any]) -> str:
         return f"unknown name {name!r}"
     if item["type"] in {"missing", "missing_argument"}:
         return f"{name!r} is missing"
-    return f"{name} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    said = f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    if item["type"] == "json_invalid":  # what was received is the whole text
+        return said
+    received = repr(item["input"])
+    return f"{name} = {received if len(received) <= SHOWN else received[:SHOWN] + ' ...'}: {said}"

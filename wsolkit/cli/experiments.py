@@ -146,21 +146,27 @@ def recipe(
     profile: ProfileName = None,
     dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
     backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
-    losses: Annotated[str, typer.Option(help="Of drop, sim, norm, eil, with commas; or none.")] = "drop,sim,norm",
+    losses: Annotated[
+        str | None, typer.Option(help="Of drop, sim, norm, eil, with commas; none; or all three.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, any field of the recipe.")] = None,
 ) -> None:
     """Print the recipe of an experiment as JSON, to change it and train it.
 
-    Example: wsolkit recipe --losses none --set method=my_method > my_recipe.json
+    Example: wsolkit recipe --set method=my_method --set 'method_options={"strength": 0.3}' > my_recipe.json
     """
     from wsolkit import notebook_files
+    from wsolkit.errors import RecipeError
+    from wsolkit.profiles import LOSSES
     from wsolkit.recipes import Recipe
     from wsolkit.study import chosen_profile
 
-    chosen = [] if losses == "none" else losses.split(",")
-    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed)
     changes = notebook_files.parse_settings(settings or [])
+    if "method" in changes and losses not in (None, "none"):
+        raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --set method replaces; give one.")
+    chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
+    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed)
     for name in ("method", "dataset"):  # options belong to the one that is replaced
         if name in changes:
             changes.setdefault(f"{name}_options", {})
