@@ -51,6 +51,20 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
     assert run.history()["loss_ce"].iloc[-1] > store.get(tiny_recipe(method="cam")).history()["loss_ce"].iloc[-1]
 
 
+def test_a_file_that_is_not_complete_is_named(tmp_path, wsolkit):
+    (tmp_path / "added" / "methods" / "half.py").write_text("Options = None")
+    plugins.names.cache_clear()
+    code, _, errors = wsolkit("recipe", "--set", "method=half")
+    assert code == 2
+    assert "half.py lacks step; docs/extending.md shows" in errors
+
+
+def test_the_papers_terms_and_a_method_of_ones_own_exclude_each_other(wsolkit):
+    code, _, errors = wsolkit("recipe", "--losses", "drop,sim", "--set", "method=smoothing")
+    assert code == 2
+    assert "--losses drop,sim" in errors
+
+
 def test_a_backbone_is_one_file(store, wsolkit):
     given = ("recipe", "--profile", "smoke", "--set", "backbone=small_resnet18", "--set", "pretrained=null")
     code, text, _ = wsolkit(*given)

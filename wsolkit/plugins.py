@@ -21,6 +21,10 @@ def names(package: str) -> tuple[str, ...]:
     return tuple(sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_")))
 
 
+NEEDED = {"method": ("Options", "step"), "dataset": ("Options", "open_split"), "backbone": ("build",)}
+"""By kind, what every plugin defines."""
+
+
 def load(package: str, kind: str, name: str) -> ModuleType:
     """Import the plugin ``name``.
 
@@ -30,11 +34,16 @@ def load(package: str, kind: str, name: str) -> ModuleType:
         name: the plugin's file name without ``.py``.
 
     Raises:
-        RecipeError: if the folder has no such file; the message lists those it has.
+        RecipeError: if the folder has no such file; the message lists those it has. Or if the file does
+            not define what it should.
     """
     if name not in names(package):
         raise unknown(kind, name, names(package))
-    return import_module(f"{package}.{name}")
+    module = import_module(f"{package}.{name}")
+    lacking = [needed for needed in NEEDED.get(kind, ()) if not hasattr(module, needed)]
+    if lacking:
+        raise RecipeError(f"{module.__file__} lacks {' and '.join(lacking)}; docs/extending.md shows a whole {kind}.")
+    return module
 
 
 def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> Any:

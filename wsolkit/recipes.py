@@ -125,7 +125,7 @@ class Recipe:
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
-            raise RecipeError(f"Not a recipe: {explain(error)}.") from None
+            raise _rejected(error) from None
 
     @classmethod
     def from_file(cls, path: Path) -> "Recipe":
@@ -186,4 +186,11 @@ def make_recipe(**fields: Any) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        raise RecipeError(f"Not a recipe: {explain(error)}.") from None
+        raise _rejected(error) from None
+
+
+def _rejected(error: ValidationError) -> RecipeError:
+    said = explain(error)
+    fields = ", ".join(field.name for field in dataclasses.fields(Recipe))
+    hint = f" Known: {fields}; what a method takes belongs in method_options." if "unknown name" in said else ""
+    return RecipeError(f"Not a recipe: {said}.{hint}")

@@ -129,8 +129,9 @@ def read_columns(path: Path, counts: Sequence[int], separator: str | None = ",")
     count = found[0] if found[0] in counts else counts[0]
     if set(found) != {count}:
         number = next(n for n, columns in enumerate(found) if columns != count)
+        between = "white space" if separator is None else repr(separator)
         allowed = count if number else " or ".join(map(str, counts))
-        raise _damaged(path, number, f"it has {found[number]} columns, not {allowed}")
+        raise _damaged(path, number, f"it has {found[number]} columns, not {allowed}, with {between} between them")
     # One flat list: a list for each of a million lines takes several times as long.
     cells = text.split() if separator is None else text.replace("\n", separator).split(separator)
     return [cells[column::count] for column in range(count)]
@@ -394,4 +395,4 @@ def _inside(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _damaged(path: Path, number: int, what: str) -> DataError:
-    return DataError(f"{path.name} in {path.parent} is damaged: line {number + 1}: {what}. Fetch it again.")
+    return DataError(f"{path.name} in {path.parent} is damaged: line {number + 1}: {what}. Mend it, or fetch it again.")
