@@ -22,7 +22,7 @@ def check(name: Dataset, data_root: DataFolder) -> None:
     from wsolkit import datasets
 
     if not data_root.expanduser().exists():
-        typer.echo(f"{data_root} does not exist.")
+        typer.echo(f"{data_root} does not exist.", err=True)
     parts = datasets.check(name, data_root)
     typer.echo(datasets.describe(parts) if parts else f"{name} is drawn: it needs no data.")
     if any(part.state != "ok" for part in parts):
