@@ -18,6 +18,7 @@ profile: str = None  # a profile
 seeds: list[int] = None  # seeds
 scale: float = 1.0  # a number
 out_root: str = None  # a folder
+data_root: str = None  # data
 """
 
 
@@ -102,6 +103,21 @@ raise AssertionError("a plan goes no further")
 """
 
 
+def test_missing_data_are_said_before_anything_begins(home, wsolkit, tmp_path):
+    write_notebook(home / "notebooks", "wants", WANTS)
+    code, out, errors = wsolkit("reproduce", "wants", "--profile", "photos")
+    assert (code, out) == (2, "")
+    assert "tiny_imagenet needs data_root" in errors
+    assert "wsolkit data get tiny_imagenet --data-root data" in errors
+    assert not paths.runs_root().exists() or not list(paths.runs_root().iterdir())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiny.zip").write_bytes(b"")
+    code, _, errors = wsolkit("reproduce", "wants", "--profile", "photos", "--data-root", tmp_path / "data")
+    assert code == 2
+    assert "Give the zip itself" in errors
+    assert "tiny.zip" in errors
+
+
 def test_a_plan_and_a_rehearsal_from_the_shell(home, wsolkit, tmp_path):
     write_notebook(home / "notebooks", "wants", WANTS)
     code, out, _ = wsolkit("plan", "wants", "--profile", "smoke", "--set", "seeds=[3]", "--images-per-second", "10")
@@ -152,7 +168,7 @@ def test_the_batch_leaves_a_page(home, tmp_path):
         (["reproduce", "good", "--set", "out_root=x", "--set", "scale=[]"], "Parameter scale = [] of good"),
         (["reproduce", "good", "--data-root", "nowhere"], "nowhere does not exist"),
         (["reproduce", "good", "--set", "seeds=1"], "Parameter seeds = 1 of good: expected list[int]"),
-        (["train", "nothing.json"], "Cannot read a recipe from nothing.json"),
+        (["train", "nothing.json"], "nothing.json does not exist. Write one with"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(home, tmp_path, wsolkit, arguments, message):
@@ -258,7 +274,7 @@ def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkey
     monkeypatch.setattr(runs, "_work", _no_similarity)
     outcomes = batch.reproduce(["trains_too", "trains", "good"], "smoke", {"seeds": [0]}, jobs=2)
     failed, trained, plain = outcomes
-    assert failed.failure.startswith("a run that it needs: TrainingError: no similarity here")
+    assert failed.failure.startswith("a run that it needs: no similarity here")
     assert (trained.failure, plain.failure) == (None, None)
     assert nbformat.read(trained.executed, as_version=4).cells[-1].outputs[0]["text"] == "1\n"
 

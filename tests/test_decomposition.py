@@ -97,12 +97,31 @@ def test_no_linear_layer_at_the_end_is_an_error(images):
         decompose(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), images)
 
 
-@pytest.mark.parametrize("target", [torch.tensor([1]), torch.tensor([1, 12]), torch.tensor([-1, 1])])
-def test_classes_that_are_not_there_are_refused(images, target):
-    with pytest.raises(DecompositionError, match="expected 2 class indices below 12"):
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (torch.tensor([1]), r"expected 2 class indices, or one; received \(1,\)"),
+        (torch.tensor([1.0, 2.0]), "received .* of torch.float32"),
+        (torch.tensor([1, 12]), "12 classes, from 0 to 11; received 12"),
+        (torch.tensor([-1, 1]), "from 0 to 11; received -1"),
+        (99, "received 99"),
+    ],
+)
+def test_classes_that_are_not_there_are_refused(images, target, said):
+    with pytest.raises(DecompositionError, match=said):
         decompose(build("resnet18"), images, target)
     with pytest.raises(DecompositionError, match=r"expected \(B, 3, h, w\)"):
         decompose(build("resnet18"), images[0])
+
+
+def test_one_class_for_all_images_pixels_that_were_not_normalised_and_what_there_is(images):
+    found = decompose(build("resnet18"), images, 3)
+    assert found.target.tolist() == [3, 3]
+    assert repr(found) == "Decomposition(2 images of 96x80, maps of 3x3, target=[3, 3])"
+    with pytest.raises(DecompositionError, match="threshold = 2: expected a share"):
+        found.boxes(threshold=2)
+    with pytest.raises(DecompositionError, match="of a float type, normalised .* received .* of torch.uint8"):
+        decompose(build("resnet18"), images.to(torch.uint8))
 
 
 def test_score_maps_boxes_and_overlays_have_the_size_of_the_images(images):

@@ -46,7 +46,8 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
     assert (recipe.method, recipe.method_options) == ("smoothing", {"smoothing": 0.1})
     code, _, errors = wsolkit("recipe", "--set", "method=smoothing", "--set", 'method_options={"smooth": 1}')
     assert code == 2
-    assert errors == "Error: Options of method 'smoothing': unknown name 'smooth'. It knows: smoothing.\n"
+    assert errors.startswith("Error: Options of method 'smoothing': unknown name 'smooth' (did you mean 'smoothing'?)")
+    assert errors.endswith("It knows: smoothing.\n")
     run = store.get(tiny_recipe(method="smoothing", method_options={"smoothing": 0.5}))
     assert run.history()["loss_ce"].iloc[-1] > store.get(tiny_recipe(method="cam")).history()["loss_ce"].iloc[-1]
 

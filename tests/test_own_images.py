@@ -7,7 +7,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from wsolkit import models, own_images, training
+from wsolkit import decomposition, models, own_images, own_models, training
+from wsolkit.cli import own
 from wsolkit.errors import CheckpointError, DataError, RecipeError
 
 
@@ -24,7 +25,7 @@ def pictures(tmp_path):
 
 def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
     model = models.build("mini_vgg", 5)
-    found = own_images.localize_files(model, pictures, tmp_path / "out", size=64)
+    found = own_images.localize_files(model, pictures, tmp_path / "out", size=64).found
     assert len(found) == 2
     for each in found:
         x0, y0, x1, y1 = each.box
@@ -32,7 +33,8 @@ def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
         assert 0 <= y0 < y1 <= 60
         assert 0 <= each.target < 5
         assert 0 < each.probability <= 1
-        assert Image.open(each.annotated).size[1] == 60
+        assert each.share == pytest.approx((x1 - x0) * (y1 - y0) / 5400, abs=1e-4)
+        assert Image.open(each.annotated).size[1] > 60
     assert found[0].annotated != found[1].annotated
     told = json.loads((tmp_path / "out" / own_images.RESULTS).read_text())
     assert [tuple(each["box"]) for each in told] == [each.box for each in found]
@@ -41,16 +43,17 @@ def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
 def test_a_class_can_be_asked_for_and_another_map(pictures, tmp_path):
     model = models.build("mini_vgg", 5)
     for kind in ("cam", "norm", "similarity"):
-        (first, _) = own_images.localize_files(model, pictures, tmp_path / kind, 64, kind, 0.5, target=3)
-        assert first.target == 3
+        names = ["a", "b", "c", "puffin", "e"]
+        done = own_images.localize_files(model, pictures, tmp_path / kind, 64, kind, 0.5, target=3, names=names)
+        assert [(each.target, each.name) for each in done.found] == [(3, "puffin")] * 2
 
 
 def test_weights_of_a_run_and_of_torchvision_are_read(store, tiny, tmp_path):
     run = store.get(tiny)
-    model = own_images.load_classifier("mini_vgg", run.folder / training.BEST)
+    model = own_models.load_classifier("mini_vgg", run.folder / training.BEST)
     assert torch.equal(model.classifier.weight, run.model().classifier.weight)
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "resnet18.pth")
-    assert own_images.load_classifier("resnet18", tmp_path / "resnet18.pth").fc.out_features == 7
+    assert own_models.load_classifier("resnet18", tmp_path / "resnet18.pth").fc.out_features == 7
 
 
 def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
@@ -58,37 +61,66 @@ def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
 
     ours = models.build("resnet50", 3)
     save_file(ours.state_dict(), tmp_path / "ours.safetensors")
-    assert isinstance(own_images.load_classifier("resnet50", tmp_path / "ours.safetensors"), type(ours))
+    assert isinstance(own_models.load_classifier("resnet50", tmp_path / "ours.safetensors"), type(ours))
     theirs = resnet50(num_classes=3)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    assert own_images.load_classifier("resnet50", tmp_path / "theirs.pth").fc.out_features == 3
+    assert own_models.load_classifier("resnet50", tmp_path / "theirs.pth").fc.out_features == 3
 
 
-def test_what_cannot_be_used_is_said(tmp_path, pictures):
-    model = models.build("mini_vgg", 2)
+def test_one_bad_picture_does_not_keep_the_others_from_being_done(pictures, tmp_path):
     (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"Cannot read .*broken\.png as a picture"):
-        own_images.localize_files(model, pictures, tmp_path / "out", 64)
+    model = models.build("mini_vgg", 2)
+    done = own_images.localize_files(model, [*pictures, tmp_path / "gone.jpg"], tmp_path / "out", 64)
+    assert len(done.found) == 2
+    broken, gone = done.unreadable
+    assert "broken.png is not a picture" in broken
+    assert "gone.jpg does not exist" in gone
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="No pictures in .*empty"):
         own_images.localize_files(model, [tmp_path / "empty"], tmp_path / "out", 64)
-    with pytest.raises(RecipeError, match="Unknown model 'resnet51'"):
-        own_images.load_classifier("resnet51", tmp_path / "x.pth")
+    with pytest.raises(DataError, match="3 names of classes were given, and the model has 2 classes"):
+        own_images.localize_files(model, pictures, tmp_path / "out", 64, names="abc")
+
+
+def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatch):
+    run = store.get(tiny)
+    monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
+    for weights in (run.folder, run.folder / training.BEST, run.recipe.key, run.recipe.key[:5]):
+        opened = own_models.open_classifier(type(tmp_path)(weights))
+        assert (opened.name, opened.size) == (tiny.backbone, tiny.crop_size)
+        assert torch.equal(opened.network.classifier.weight, run.model().classifier.weight)
+    assert own_models.open_classifier(run.folder, size=48).size == 48
+    with pytest.raises(CheckpointError, match="does not exist, and no run begins so either"):
+        own_models.open_classifier(type(tmp_path)("zzz"))
+    with pytest.raises(CheckpointError, match="not the folder of a finished run"):
+        own_models.open_classifier(tmp_path)
+
+
+def test_weights_that_cannot_be_used_are_said(tmp_path):
+    with pytest.raises(RecipeError, match=r"Unknown model 'resnet51'. Did you mean 'resnet50'\?$"):
+        own_models.load_classifier("resnet51", tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="x.pth does not exist"):
-        own_images.load_classifier("resnet18", tmp_path / "x.pth")
-    save_file(model.state_dict(), tmp_path / "mini.safetensors")
-    with pytest.raises(CheckpointError, match="does not fit resnet18"):
-        own_images.load_classifier("resnet18", tmp_path / "mini.safetensors")
+        own_models.load_classifier("resnet18", tmp_path / "x.pth")
+    torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(CheckpointError, match=r"does not fit resnet34: \d+ tensors are missing .*--model"):
+        own_models.load_classifier("resnet34", tmp_path / "r18.pth")
+    torch.save(resnet18(num_classes=7), tmp_path / "whole.pth")
+    with pytest.raises(CheckpointError, match=r"a whole model perhaps.*torch.save\(model.state_dict\(\), PATH\)"):
+        own_models.load_classifier("resnet18", tmp_path / "whole.pth")
+    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "wrapped.pth")
+    with pytest.raises(CheckpointError, match="expected a state dict, found state_dict, epoch"):
+        own_models.load_classifier("resnet18", tmp_path / "wrapped.pth")
     save_file({"bias": torch.zeros(2)}, tmp_path / "bias.safetensors")
     with pytest.raises(CheckpointError, match="no weights of a linear layer"):
-        own_images.load_classifier("resnet18", tmp_path / "bias.safetensors")
+        own_models.load_classifier("resnet18", tmp_path / "bias.safetensors")
 
 
 def test_a_picture_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (100, 100)).save(tmp_path / "big.png")
     monkeypatch.setattr(own_images, "PIXELS", 9_999)
-    with pytest.raises(DataError, match="100x100 pixels"):
-        own_images.localize_files(models.build("mini_vgg", 2), [tmp_path / "big.png"], tmp_path / "out", 64)
+    done = own_images.localize_files(models.build("mini_vgg", 2), [tmp_path / "big.png"], tmp_path / "out", 64)
+    assert not done.found
+    assert "100x100 pixels" in done.unreadable[0]
 
 
 def test_from_the_shell(wsolkit, pictures, tmp_path):
@@ -98,3 +130,16 @@ def test_from_the_shell(wsolkit, pictures, tmp_path):
     assert code == 0, errors
     assert out.count("box (") == 2
     assert (tmp_path / "out" / "one.png").exists()
+    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    code, out, errors = wsolkit("localize", *pictures, *given)
+    assert code == 1
+    assert "2 done with mini_vgg at 64 pixels, 1 unreadable" in out
+    assert "broken.png is not a picture" in errors
+    code, _, errors = wsolkit("localize", *pictures, *given, "--target", 5000)
+    assert code == 2
+    assert errors == "Error: target: the model has 4 classes, from 0 to 3; received 5000.\n"
+
+
+def test_the_shells_usual_threshold_is_that_of_decompose():
+    (option,) = own.localize.__annotations__["threshold"].__metadata__
+    assert f"[{decomposition.THRESHOLD}]" in option.help

@@ -107,3 +107,32 @@ def test_the_step_schedule():
     assert recipe.learning_rates(40) == (1.0, 2.0)
     assert recipe.learning_rates(41) == pytest.approx((0.2, 0.4))
     assert recipe.learning_rates(61) == pytest.approx((0.04, 0.08))
+
+
+def test_a_user_changes_fields_and_what_hangs_on_them_follows():
+    made = tiny_recipe(method="bridging", epochs=5, warm_epochs=2, snapshot_epochs=(1, 5))
+    short = made.altered({"epochs": 2, "method_options.lambda_sim": 7})
+    assert (short.epochs, short.warm_epochs, short.snapshot_epochs) == (2, 1, (1,))
+    assert short.method_options == made.method_options | {"lambda_sim": 7.0}
+    assert made.altered({"epochs": 2, "warm_epochs": 2}).warm_epochs == 2
+    assert made.altered({"method": "cam"}).method_options == {}
+    assert made.altered({}) == made
+    both = made.altered({"method_options.lambda_sim": 7, "method_options": {"lambda_drop": 1}})
+    assert (both.method_options["lambda_sim"], both.method_options["lambda_drop"]) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochz": 1}, r"unknown name 'epochz' \(did you mean 'epochs'\?\)\.$"),
+        ({"zzz": 1}, "unknown name 'zzz'. Known: dataset, backbone"),
+        ({"epochs.x": 1}, "epochs has no options"),
+        ({"method_options.lambda_simm": 1}, "did you mean 'lambda_sim'"),
+        ({"pretrained": {"dataset": "cub", "backbone": "mini_vgg", "epochs": -3}}, "pretrained.epochs = -3"),
+    ],
+)
+def test_a_wrong_change_says_where(settings, said):
+    made = make_recipe(dataset="synthetic_birds", backbone="mini_vgg", method="bridging")
+    with pytest.raises(RecipeError, match=said) as caught:
+        made.altered(settings)
+    assert "literal" not in str(caught.value)

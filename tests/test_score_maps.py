@@ -198,3 +198,15 @@ def test_what_is_written_is_what_is_read(tmp_path):
     meter.update(maps, [data[number].boxes for number in range(1, 5)])
     found = score_folder(tmp_path / "maps", split, threshold_step=0.01)
     assert (found["curve"] == meter.compute()["curve"]).all()
+
+
+def test_a_map_under_another_name_is_pointed_out(folders):
+    metadata, maps = folders
+    (maps / "b" / "3.jpg.npy").rename(maps / "b" / "3.npy")
+    said = check_folder(maps, read_metadata(metadata))
+    assert "1 missing: b/3.jpg" in said
+    assert "There is b/3.npy; the file of image b/3.jpg is b/3.jpg.npy." in said
+    (maps / "b" / "3.npy").rename(maps / "3.jpg.npy")
+    assert "There is 3.jpg.npy;" in check_folder(maps, read_metadata(metadata))
+    (maps / "3.jpg.npy").unlink()
+    assert "There is" not in check_folder(maps, read_metadata(metadata))

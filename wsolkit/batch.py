@@ -5,13 +5,13 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsolkit import gallery, notebook_files, pages, paths
+from wsolkit import datasets, gallery, notebook_files, pages, paths
 from wsolkit.engine import Precision
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.files import writable_folder
@@ -20,7 +20,7 @@ from wsolkit.progress import WATCH_VARIABLE, last_line, progress
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore, silence, training_task
 from wsolkit.study import JOBS_VARIABLE, default_jobs
-from wsolkit.training import Place
+from wsolkit.training import Place, require
 
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
@@ -47,7 +47,7 @@ class Outcome:
 
     Attributes:
         notebook: its name.
-        executed: the executed notebook; where it failed, up to the failing cell.
+        executed: the executed notebook; where it failed, up to the failing cell, or not there.
         seconds: wall time.
         failure: the failing cell and its error, or None.
         skipped: what the profile lacks for it, or None.
@@ -106,7 +106,7 @@ def reproduce(
         set the profile lacks is skipped.
 
     Raises:
-        WsolkitError: if something is wrong before the first notebook runs.
+        WsolkitError: if something is wrong before the first notebook runs; where nothing can be trained.
     """
     given = notebook_files.complete(parameters or {}, profile)
     chosen = notebook_files.find(names)
@@ -118,6 +118,7 @@ def reproduce(
     slots = jobs or default_jobs(store.place.torch_device())
     outcomes = {}
     missing = {notebook: store.missing(_planned(notebook, given)) for notebook in chosen}
+    _require(itertools.chain(*missing.values()), store.place)
     elsewhere = cluster.train(store, list(dict.fromkeys(itertools.chain(*missing.values())))) if cluster else {}
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
         settings = _Settings(given, out, _variables(slots), Path(watched), wanted)
@@ -140,6 +141,26 @@ def _place(parameters: Mapping[str, Any], precision: Precision) -> Place:
     data_root = parameters.get("data_root")
     device = parameters.get("device") or "auto"
     return Place(Path(data_root) if data_root else None, device, paths.cache_or_off(), precision)
+
+
+def _require(recipes: Iterable[Recipe], place: Place) -> None:
+    """Find out before anything begins that nothing could be trained; where some could, those are.
+
+    Raises:
+        WsolkitError: naming the device, weights or data that the first recipe lacks, where every one lacks some.
+    """
+    failures = []
+    needed = {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}
+    for recipe in needed.values():
+        try:
+            require(recipe, place)
+            datasets.open_dataset(
+                recipe.dataset, "test", recipe.size_of("test"), recipe.dataset_options, place.data_root
+            )
+        except WsolkitError as error:
+            failures.append(error)
+    if failures and len(failures) == len(needed):
+        raise failures[0]
 
 
 @dataclass(frozen=True)
@@ -192,7 +213,8 @@ def _not_executed(ended: Ended) -> Outcome:
     notebook, executed = ended.task.arguments[:2]
     if isinstance(ended.error, Submitted):
         return Outcome(notebook.stem, executed, 0.0, skipped=str(ended.error))
-    return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {type(ended.error).__name__}: {ended.error}")
+    kind = "" if isinstance(ended.error, WsolkitError) else f"{type(ended.error).__name__}: "
+    return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {kind}{ended.error}")
 
 
 def _state(task: Task, store: RunStore, settings: _Settings) -> str:

@@ -25,9 +25,15 @@ class DecompositionError(WsolkitError):
     """A classifier whose head is not global average pooling and a linear layer, or images that it cannot take."""
 
 
-@dataclass(frozen=True)
+THRESHOLD = 0.2
+"""Share of a map's maximum above which a cell is inside the box, unless another is asked for."""
+
+
+@dataclass(frozen=True, repr=False)
 class Decomposition:
-    """The factors of one class's CAM for each image (paper, Eq. 3): ``cam = weight_norm * norm * similarity``.
+    """The factors of one class's CAM for each image (paper, Eq. 3).
+
+    ``cam`` equals ``weight_norm[:, None, None] * norm * similarity``.
 
     Attributes:
         norm: (B, H, W), norm map F.
@@ -47,6 +53,12 @@ class Decomposition:
     logits: Tensor
     size: tuple[int, int]
 
+    def __repr__(self) -> str:
+        """What there is, without the numbers."""
+        images, height, width = self.cam.shape
+        pixels = f"{self.size[0]}x{self.size[1]}"
+        return f"Decomposition({images} images of {pixels}, maps of {height}x{width}, target={self.target.tolist()})"
+
     def score_maps(self, kind: str = "cam") -> Tensor:
         """Maps of one kind, ``"cam"``, ``"norm"`` or ``"similarity"``, at the size of the images: (B, h, w) in [0, 1].
 
@@ -58,13 +70,18 @@ class Decomposition:
         normalisation: maps.Normalisation = "max" if kind == "similarity" else "min_max"
         return maps.score_map(getattr(self, kind), self.size, normalisation)
 
-    def boxes(self, threshold: float = 0.2, kind: str = "cam") -> np.ndarray:
+    def boxes(self, threshold: float = THRESHOLD, kind: str = "cam") -> np.ndarray:
         """The box of the largest contour of each map: (B, 4) int64, ``x0, y0, x1, y1`` in pixels.
 
         Args:
             threshold: share of the map's maximum, in [0, 1).
             kind: as in `score_maps`.
+
+        Raises:
+            DecompositionError: for another threshold or kind.
         """
+        if not 0 <= threshold < 1:
+            raise DecompositionError(f"threshold = {threshold}: expected a share of the maximum, from 0 to below 1.")
         images = [to_8bit(score.numpy()) for score in self.score_maps(kind).float().cpu()]
         found = [largest_boxes(image, cutoffs(image, np.array([threshold])))[0] for image in images]
         return np.stack(found)
@@ -87,7 +104,7 @@ class Decomposition:
 def decompose(
     model: nn.Module,
     images: Tensor,
-    target: Tensor | None = None,
+    target: Tensor | int | None = None,
     features: nn.Module | None = None,
     classifier: nn.Linear | None = None,
 ) -> Decomposition:
@@ -97,24 +114,23 @@ def decompose(
         model: any classifier ending in global average pooling and a linear layer, such as torchvision's ResNet,
             DenseNet, EfficientNet, MobileNetV2 or ConvNeXt, and timm's. Evaluated in evaluation mode; left as it was.
         images: (B, 3, h, w), normalised as the model expects, on the model's device.
-        target: (B,) class indices; None takes each image's most probable class.
+        target: (B,) class indices, or one for all; None takes each image's most probable class.
         features: the layer that gives the last feature map; None finds it.
         classifier: the linear layer; None takes the last one that is called.
 
     Raises:
         DecompositionError: if the head is another, or nothing fits; it says what was found.
     """
-    if images.ndim != 4:
-        raise DecompositionError(f"images: expected (B, 3, h, w), received {tuple(images.shape)}.")
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DecompositionError(
+            "images: expected (B, 3, h, w) of a float type, normalised as the model expects; received "
+            f"{tuple(images.shape)} of {images.dtype}."
+        )
     with _evaluating(model):
         watched = _watch(model, images, features, classifier)
         maps_, weight = _head(watched)
         logits = watched.logits
-    chosen = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
-    if chosen.shape != logits.shape[:1] or (chosen < 0).any() or (chosen >= logits.shape[1]).any():
-        raise DecompositionError(
-            f"target: expected {len(logits)} class indices below {logits.shape[1]}, received {target}."
-        )
+    chosen = _targets(logits, target)
     rows = weight[torch.arange(len(chosen), device=chosen.device), chosen]
     first = torch.arange(len(rows), device=rows.device)
     return Decomposition(
@@ -126,6 +142,27 @@ def decompose(
         logits=logits,
         size=(images.shape[2], images.shape[3]),
     )
+
+
+def _targets(logits: Tensor, target: Tensor | int | None) -> Tensor:
+    """A class index for each image.
+
+    Raises:
+        DecompositionError: if the wrong number is given, or the model has no such class.
+    """
+    if target is None:
+        return logits.argmax(1)
+    given = torch.as_tensor(target, device=logits.device)
+    chosen = given.expand(len(logits)) if given.ndim == 0 else given
+    if chosen.shape != logits.shape[:1] or chosen.is_floating_point():
+        received = f"{tuple(given.shape)} of {given.dtype}"
+        raise DecompositionError(f"target: expected {len(logits)} class indices, or one; received {received}.")
+    if (beyond := chosen[(chosen < 0) | (chosen >= logits.shape[1])]).numel():
+        raise DecompositionError(
+            f"target: the model has {logits.shape[1]} classes, from 0 to {logits.shape[1] - 1}; "
+            f"received {int(beyond[0])}."
+        )
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,15 @@ class NotInProfileError(RecipeError):
     """An experiment whose data set or backbone has no stand-in in the chosen profile, though another profile has."""
 
 
+FEW = 24
+"""Known names that an error lists, all of them or the first; with a suggestion, half as many."""
+
+ALIKE = 0.75
+"""How alike the beginning of a longer name must be to be suggested, as `difflib` measures it."""
+
+
 def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:
-    """The error for a name outside a fixed set: what was received, the nearest known name, all known names.
+    """The error for a name outside a fixed set: what was received, the nearest known name, the known names.
 
     Args:
         kind: what the name stands for, in the singular (``"dataset"``).
@@ -39,8 +46,20 @@ def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:
     Returns:
         An error to raise.
     """
+    names = sorted(set(known))
+    near = nearest(str(received), names)
+    if near and len(names) > FEW // 2:
+        return RecipeError(f"Unknown {kind} {received!r}. Did you mean {near!r}?")
+    hint = f" Did you mean {near!r}?" if near else ""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return RecipeError(f"Unknown {kind} {received!r}.{hint} Known: {', '.join(names[:FEW]) or 'none'}{more}.")
+
+
+def nearest(received: str, known: Iterable[str]) -> str | None:
+    """The name that begins so, or is most like it as a whole, or begins most like it; None if none does."""
     names = sorted(known)
-    begun = [name for name in names if received and name.startswith(str(received))]
-    near = begun or get_close_matches(str(received), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return RecipeError(f"Unknown {kind} {received!r}.{hint} Known: {', '.join(names) or 'none'}.")
+    begun = [name for name in names if received and name.startswith(received)]
+    beginnings = {name[: len(received)]: name for name in reversed(names)}
+    like = get_close_matches(received, beginnings, n=1, cutoff=ALIKE)
+    near = begun or get_close_matches(received, names, n=1) or [beginnings[each] for each in like]
+    return near[0] if near else None

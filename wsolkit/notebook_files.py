@@ -99,7 +99,9 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
             TypeAdapter(wanted, config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
             reason = explain(error).split(":", 1)[-1].strip()
-            raise RecipeError(f"Parameter {name} = {value!r} of {notebook.stem}: expected {kind} ({reason}).") from None
+            example = f", e.g. {name}=[0]" if kind == "list[int]" else ""
+            received = f"Parameter {name} = {value!r} of {notebook.stem}"
+            raise RecipeError(f"{received}: expected {kind}{example} ({reason}).") from None
 
 
 def complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, Any]:

@@ -1,20 +1,18 @@
 """Anybody's pictures with anybody's classifier: where did it look?"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import nn
 
-from wsolkit import models
 from wsolkit.batches import normalise
 from wsolkit.boxes import scale_boxes
-from wsolkit.decomposition import decompose
-from wsolkit.errors import CheckpointError, DataError, unknown
+from wsolkit.decomposition import THRESHOLD, decompose
+from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.progress import progress
 
@@ -30,58 +28,33 @@ class Located:
     Attributes:
         image: the file.
         target: class index.
+        name: of the class, or empty where no names were given.
         probability: of that class, in [0, 1].
         box: ``x0, y0, x1, y1`` in pixels of the picture, of the largest contour.
         annotated: the written picture; the box beside the map.
+        share: of the picture that the box covers, in (0, 1].
     """
 
     image: str
     target: int
+    name: str
     probability: float
     box: tuple[int, int, int, int]
     annotated: str
+    share: float
 
 
-def load_classifier(name: str, weights: Path) -> nn.Module:
-    """A classifier with weights from a file.
+@dataclass(frozen=True)
+class Localized:
+    """What came of several pictures.
 
-    Args:
-        name: one of the kit's backbones, or a model of torchvision, e.g. ``"resnet50"``.
-        weights: a state dict, ``.safetensors`` (a run's ``best.safetensors``, say) or ``.pth``; no code in it is run.
-
-    Raises:
-        RecipeError: for an unknown name.
-        CheckpointError: if the file is missing, or does not fit.
+    Attributes:
+        found: a result each, of those that could be read.
+        unreadable: what was wrong with each of the others.
     """
-    from torchvision import models as torchvision_models
 
-    others = torchvision_models.list_models(module=torchvision_models)
-    if name not in (*models.names(), *others):
-        raise unknown("model", name, [*models.names(), *others])
-    state = models.read_state_dict(weights)
-    last = [tensor for key, tensor in state.items() if key.endswith("weight") and tensor.ndim == 2]
-    if not last:
-        raise CheckpointError(f"{weights} has no weights of a linear layer; expected the state dict of a {name}.")
-    classes = len(last[-1])
-    fits = None
-    for build in _builders(name, others):
-        model = build(classes)
-        try:
-            model.load_state_dict(state)
-            return model.eval()
-        except RuntimeError as error:
-            fits = " ".join(str(error).split())[:300]
-    raise CheckpointError(f"{weights} does not fit {name}: {fits}")
-
-
-def _builders(name: str, others: Sequence[str]) -> Iterator:
-    """The kit's own backbone, then torchvision's of the same name: both may be called resnet50."""
-    if name in models.names():
-        yield lambda classes: models.build(name, classes)
-    if name in others:
-        from torchvision.models import get_model
-
-        yield lambda classes: get_model(name, weights=None, num_classes=classes)
+    found: tuple[Located, ...]
+    unreadable: tuple[str, ...]
 
 
 def localize_files(
@@ -90,10 +63,13 @@ def localize_files(
     out: Path,
     size: int = 224,
     kind: str = "cam",
-    threshold: float = 0.2,
+    threshold: float = THRESHOLD,
     target: int | None = None,
-) -> list[Located]:
+    names: Sequence[str] = (),
+) -> Localized:
     """Localize in each picture, and write it with its box beside its map, and all results as JSON.
+
+    A picture that cannot be read does not keep the others from being done.
 
     Args:
         model: a classifier that `wsolkit.decompose` takes.
@@ -103,30 +79,54 @@ def localize_files(
         kind: the map that gives the box: ``"cam"``, ``"norm"`` or ``"similarity"``.
         threshold: share of the map's maximum above which a cell is inside.
         target: class index; None takes each picture's most probable class.
+        names: of the classes, for what is written; none means numbers.
 
     Raises:
-        DataError: if a picture cannot be read; those before it are written.
-        DecompositionError: if the model's head is another.
+        DataError: if there is no picture at all, or the number of names is not that of the classes.
+        DecompositionError: if the model's head is another, or it has no such class.
     """
+    chosen = _pictures(files)
     writable_folder(out)
     device = next(model.parameters()).device
     found: list[Located] = []
-    for file in progress(_pictures(files), "pictures"):
-        picture = _read(file)
+    unreadable = []
+    for file in progress(chosen, "pictures"):
+        try:
+            picture = _read(file)
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
         small = _resized(picture, size)
-        wanted = None if target is None else torch.tensor([target], device=device)
-        result = decompose(model, normalise(small[None], device), wanted)
+        result = decompose(model, normalise(small[None], device), target)
+        label, logits = int(result.target[0]), result.logits[0]
+        if names and len(names) != len(logits):
+            raise DataError(f"{len(names)} names of classes were given, and the model has {len(logits)} classes.")
+        probability = float(logits.softmax(0)[label])
         box = scale_boxes(result.boxes(threshold, kind), size, size, (picture.height, picture.width))[0]
         overlay = Image.fromarray(result.overlay(small[None], kind)[0]).resize(picture.size, Image.Resampling.BILINEAR)
         annotated = _free_name(out, file, [Path(each.annotated).name for each in found])
+        x0, y0, x1, y1 = corners = tuple(box.tolist())
+        share = (x1 - x0) * (y1 - y0) / (picture.width * picture.height)
+        name = names[label] if names else ""
+        located = Located(str(file), label, name, round(probability, 4), corners, str(annotated), round(share, 4))
         with atomic_file(annotated) as partial:
-            _beside(picture, overlay, tuple(box.tolist())).save(partial, format="png")
-        chosen = int(result.target[0])
-        probability = float(result.logits.softmax(1)[0, chosen])
-        found.append(Located(str(file), chosen, round(probability, 4), tuple(box.tolist()), str(annotated)))
+            _sheet(picture, overlay, located).save(partial, format="png")
+        found.append(located)
         with atomic_file(out / RESULTS) as partial:
             partial.write_text(json.dumps([asdict(each) for each in found], indent=2))
-    return found
+    return Localized(tuple(found), tuple(unreadable))
+
+
+def read_names(file: Path) -> tuple[str, ...]:
+    """Names of classes from a text file, a line each.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    try:
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"Cannot read names of classes from {file}: {error}.") from error
 
 
 def read_folder(folder: Path, size: int) -> np.ndarray:
@@ -163,6 +163,10 @@ def _read(file: Path) -> Image.Image:
             if opened.width * opened.height > PIXELS:
                 raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
             return opened.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist.") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{file} is not a picture, or of a kind that is not known.") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"Cannot read {file} as a picture: {error}.") from error
 
@@ -173,11 +177,21 @@ def _free_name(out: Path, file: Path, taken: Sequence[str]) -> Path:
     return out / next(name for name in names if name not in taken)
 
 
-def _beside(picture: Image.Image, overlay: Image.Image, box: tuple[int, ...]) -> Image.Image:
+def _sheet(picture: Image.Image, overlay: Image.Image, located: Located) -> Image.Image:
+    """The picture beside its overlay, both with the box, under a line that names the class."""
     width = max(2, round(max(picture.size) / 150))
     for each in (drawn := picture.copy(), overlay):
-        ImageDraw.Draw(each).rectangle(box, outline=(230, 120, 0), width=width)
-    sheet = Image.new("RGB", (2 * picture.width + width, picture.height), "white")
-    sheet.paste(drawn, (0, 0))
-    sheet.paste(overlay, (picture.width + width, 0))
+        ImageDraw.Draw(each).rectangle(located.box, outline=(230, 120, 0), width=width)
+    letters = max(11, round(max(picture.size) / 30))
+    top = round(1.5 * letters)
+    sheet = Image.new("RGB", (2 * picture.width + width, picture.height + top), "white")
+    said = describe_class(located)
+    ImageDraw.Draw(sheet).text((width, top // 6), said, fill="black", font=ImageFont.load_default(letters))
+    sheet.paste(drawn, (0, top))
+    sheet.paste(overlay, (picture.width + width, top))
     return sheet
+
+
+def describe_class(located: Located) -> str:
+    """The class of a picture and its probability, in words."""
+    return f"class {' '.join(filter(None, [str(located.target), located.name]))} ({located.probability:.1%})"

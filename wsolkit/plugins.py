@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from wsolkit.errors import RecipeError, unknown
+from wsolkit.errors import RecipeError, nearest, unknown
 
 
 @cache
@@ -60,23 +60,35 @@ def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> 
     try:
         return TypeAdapter(options_type).validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        known = ", ".join(sorted(field.name for field in dataclasses.fields(options_type))) or "none"
-        raise RecipeError(f"Options of {owner}: {explain(error)}. It knows: {known}.") from None
+        known = sorted(field.name for field in dataclasses.fields(options_type))
+        said = explain(error, known)
+        raise RecipeError(f"Options of {owner}: {said}. It knows: {', '.join(known) or 'none'}.") from None
 
 
 SHOWN = 80
 """Characters of a rejected value that an error shows."""
 
 
-def explain(error: ValidationError) -> str:
-    """One line that names each rejected field, the value received and what was expected."""
-    return "; ".join(_explain_one(item) for item in error.errors())
+def explain(error: ValidationError, known: Sequence[str] = ()) -> str:
+    """One line that names each rejected field, the value received and what was expected.
+
+    Args:
+        error: from pydantic.
+        known: the fields that there are, to suggest the nearest for an unknown one.
+    """
+    items = error.errors()
+    # Of a value that may also be a fixed word: an object was not meant to be that word.
+    meant = [item for item in items if item["type"] != "literal_error" or not isinstance(item["input"], dict)]
+    return "; ".join(_explain_one(item, known) for item in meant or items)
 
 
-def _explain_one(item: Mapping[str, Any]) -> str:
-    name = ".".join(str(part) for part in item["loc"]) or "value"
+def _explain_one(item: Mapping[str, Any], known: Sequence[str]) -> str:
+    # pydantic names the class of a nested object besides its field; fields are in small letters.
+    path = [str(part) for part in item["loc"] if not str(part)[:1].isupper()]
+    name = ".".join(path) or "value"
     if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-        return f"unknown name {name!r}"
+        near = nearest(path[-1], known)
+        return f"unknown name {name!r}" + (f" (did you mean {near!r}?)" if near else "")
     if item["type"] in {"missing", "missing_argument"}:
         return f"{name!r} is missing"
     said = f"{item['msg'][0].lower()}{item['msg'][1:]}"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -122,6 +123,8 @@ class Recipe:
         Raises:
             RecipeError: if the text is no JSON, or names or values are unknown, of the wrong type or out of range.
         """
+        if not text.strip():
+            raise RecipeError("Not a recipe: the text is empty. `wsolkit recipe` prints one.")
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
@@ -136,6 +139,8 @@ class Recipe:
         """
         try:
             return cls.from_json(path.read_text())
+        except FileNotFoundError:
+            raise RecipeError(f"{path} does not exist. Write one with: wsolkit recipe > {path.name}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"Cannot read a recipe from {path}: {error}.") from error
         except RecipeError as error:
@@ -145,6 +150,34 @@ class Recipe:
         """A copy with some fields changed, checked like a new one."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes
         return make_recipe(**fields)
+
+    def altered(self, settings: Mapping[str, Any]) -> "Recipe":
+        """A copy as a user words changes: what hangs on a changed field follows, unless it is changed too.
+
+        Another method or data set begins from its own options; fewer epochs drop what lies beyond their end.
+
+        Args:
+            settings: by field, or by ``field.name`` for one of its options.
+
+        Raises:
+            RecipeError: as `from_json`.
+        """
+        fields = json.loads(self.to_json())
+        for name in ("method", "dataset"):
+            if settings.get(name, fields[name]) != fields[name]:
+                fields[f"{name}_options"] = {}
+        if isinstance(epochs := settings.get("epochs"), int):
+            fields["snapshot_epochs"] = [epoch for epoch in self.snapshot_epochs if epoch <= epochs]
+            fields["warm_epochs"] = min(self.warm_epochs, max(0, epochs - 1))
+        for path, value in sorted(settings.items()):  # a field comes before its options
+            name, _, option = path.partition(".")
+            if not option:
+                fields[name] = value
+            elif isinstance(fields.get(name), dict):
+                fields[name] = fields[name] | {option: value}
+            else:
+                raise RecipeError(f"{path}: {name} has no options. Give name=value, or method_options.lambda_sim=1.")
+        return Recipe.from_json(json.dumps(fields))
 
     def warm_stage(self) -> "Recipe | None":
         """The recipe of this one's warm stage alone, or None where it has none.
@@ -190,7 +223,8 @@ def make_recipe(**fields: Any) -> Recipe:
 
 
 def _rejected(error: ValidationError) -> RecipeError:
-    said = explain(error)
-    fields = ", ".join(field.name for field in dataclasses.fields(Recipe))
-    hint = f" Known: {fields}; what a method takes belongs in method_options." if "unknown name" in said else ""
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    said = explain(error, fields)
+    lost = "unknown name" in said and "did you mean" not in said
+    hint = f" Known: {', '.join(fields)}; what a method takes belongs in method_options." if lost else ""
     return RecipeError(f"Not a recipe: {said}.{hint}")

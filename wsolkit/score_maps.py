@@ -26,6 +26,9 @@ JSON_KEYS = ("contours", "threshold_step", "n_images", "max_box_acc", "best_thre
 CHUNK = 128
 """Maps held in memory at once."""
 
+MISSING = "missing"
+"""What is wrong with a map that is not there."""
+
 NAMED = 20
 """Broken maps of one kind that an error lists by name; it counts the rest."""
 
@@ -170,7 +173,7 @@ def _read(path: Path) -> np.ndarray | str:
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        return "missing"
+        return MISSING
     except (OSError, ValueError, EOFError, MemoryError):
         return "not a NumPy file"
     if not isinstance(found, np.ndarray):
@@ -222,11 +225,23 @@ def _annotation(metadata: Metadata, mask_root: Path | None) -> Callable[[str, tu
     return lambda image_id, shape: scale_boxes(boxes[image_id], *sizes[image_id], shape[:2])
 
 
+def _near(folder: Path, missing: Sequence[str]) -> tuple[str, str] | None:
+    """A missing image, and a file that may be its map under another name."""
+    for image_id in missing[:NAMED]:
+        path = Path(image_id)
+        for name in (str(path.with_suffix(".npy")), f"{path.name}.npy", f"{path.stem}.npy"):
+            if (folder / name).is_file():
+                return image_id, name
+    return None
+
+
 def _complaint(broken: Mapping[str, Sequence[str]], total: int, folder: Path) -> str:
     count = sum(map(len, broken.values()))
     lines = [f"{count} of {total} score maps in {folder} cannot be judged, so nothing was scored."]
     for reason, names in sorted(broken.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         lines.append(f"  {len(names)} {reason}: {', '.join(names[:NAMED])}{more}")
+    if near := _near(folder, broken.get(MISSING, ())):
+        lines.append(f"There is {near[1]}; the file of image {near[0]} is {near[0]}.npy.")
     lines.append("Expected <image_id>.npy for every line of image_ids.txt: a float array (height, width) in [0, 1].")
     return "\n".join(lines)

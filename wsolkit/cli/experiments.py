@@ -1,6 +1,5 @@
 """Commands for the paper's experiments."""
 
-import json
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -81,7 +80,8 @@ def reproduce(
 
 def _report(outcome: "Outcome") -> None:
     state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
-    typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {outcome.executed}")
+    where = outcome.executed if outcome.executed.exists() else ""
+    typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {where}".rstrip())
     if outcome.skipped:
         typer.echo(f"         {outcome.skipped}")
     if outcome.failure:
@@ -150,16 +150,19 @@ def recipe(
         str | None, typer.Option(help="Of drop, sim, norm, eil, with commas; none; or all three.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, any field of the recipe.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, any field of the recipe or, with a dot, its options.")
+    ] = None,
 ) -> None:
     """Print the recipe of an experiment as JSON, to change it and train it.
 
-    Example: wsolkit recipe --set method=my_method --set 'method_options={"strength": 0.3}' > my_recipe.json
+    Example: wsolkit recipe --set method_options.lambda_sim=1 --set epochs=3 > my_recipe.json
+
+    Example: wsolkit recipe --set method=my_method --set method_options.strength=0.3 > my_recipe.json
     """
     from wsolkit import notebook_files
     from wsolkit.errors import RecipeError
     from wsolkit.profiles import LOSSES
-    from wsolkit.recipes import Recipe
     from wsolkit.study import chosen_profile
 
     changes = notebook_files.parse_settings(settings or [])
@@ -167,12 +170,7 @@ def recipe(
         raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --set method replaces; give one.")
     chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
     made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed)
-    for name in ("method", "dataset"):  # options belong to the one that is replaced
-        if name in changes:
-            changes.setdefault(f"{name}_options", {})
-    if isinstance(epochs := changes.get("epochs"), int):
-        changes.setdefault("snapshot_epochs", [epoch for epoch in made.snapshot_epochs if epoch <= epochs])
-    typer.echo(Recipe.from_json(json.dumps(json.loads(made.to_json()) | changes)).to_json())
+    typer.echo(made.altered(changes).to_json())
 
 
 def train(

@@ -8,6 +8,9 @@ import typer
 
 from wsolkit.errors import RecipeError
 
+NEARLY_ALL = 0.9
+"""Share of a picture from which a box says little."""
+
 
 class MapKind(StrEnum):
     """Maps that a box can come from."""
@@ -51,22 +54,39 @@ def evaluate(
 
 def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
-    weights: Annotated[Path, typer.Option(help="State dict: .safetensors (a run's best.safetensors, say) or .pth.")],
-    model: Annotated[str, typer.Option(help="A backbone of the kit, or a model of torchvision.")] = "resnet50",
-    size: Annotated[int, typer.Option(min=16, help="Side of the model's images in pixels.")] = 224,
+    weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
+    model: Annotated[
+        str | None, typer.Option(help="Of torchvision, or a backbone of the kit. [a run: its own; else resnet50]")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the model's images in pixels. [a run: its own; else 224]")
+    ] = None,
     kind: Annotated[MapKind, typer.Option(help="The map that gives the box.")] = MapKind.cam,
-    threshold: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the map's maximum.")] = 0.2,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="Share of the map's maximum. [0.2]", show_default=False)
+    ] = None,
     target: Annotated[int | None, typer.Option(min=0, help="Class index; the most probable if not given.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Text file with the classes' names, a line each.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for annotated pictures and localized.json.")] = Path("localized"),
 ) -> None:
     """Show where a classifier looked in your own pictures: box, map, and JSON.
 
     Example: wsolkit localize bird.jpg --model resnet50 --weights resnet50.pth
 
-    Example: wsolkit localize bird.jpg --model mini_vgg --size 64 --weights runs/KEY/best.safetensors
+    Example: wsolkit localize photos/ --weights 4539 --threshold 0.4
     """
-    from wsolkit import own_images
+    from wsolkit import own_images, own_models
+    from wsolkit.decomposition import THRESHOLD
 
-    classifier = own_images.load_classifier(model, weights)
-    for found in own_images.localize_files(classifier, images, out, size, kind.value, threshold, target):
-        typer.echo(f"{found.image}: class {found.target} ({found.probability:.0%}), box {found.box}, {found.annotated}")
+    share = THRESHOLD if threshold is None else threshold
+    names = own_images.read_names(classes) if classes else ()
+    opened = own_models.open_classifier(weights, model, size)
+    done = own_images.localize_files(opened.network, images, out, opened.size, kind.value, share, target, names)
+    for found in done.found:
+        wide = "; nearly all of it: try another --threshold" if found.share > NEARLY_ALL else ""
+        typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}{wide}, {found.annotated}")
+    for problem in done.unreadable:
+        typer.echo(problem, err=True)
+    typer.echo(f"{len(done.found)} done with {opened.name} at {opened.size} pixels, {len(done.unreadable)} unreadable")
+    if done.unreadable:
+        raise typer.Exit(1)

@@ -78,9 +78,11 @@ class Files:
         markers = self._zip.namelist() if root.is_file() else (str(p.relative_to(root)) for p in self._candidates())
         prefixes = {name.removesuffix("wnids.txt") for name in markers if re.fullmatch(r"([^/]+/)?wnids\.txt", name)}
         if len(prefixes) != 1:
+            zips = sorted(root.glob("*.zip")) if root.is_dir() else []
+            advice = f"the zip itself, {zips[0]}," if zips else "the folder that holds wnids.txt, train/ and val/"
             raise DataError(
                 f"Expected Tiny ImageNet's wnids.txt in {root} or in one folder below it, found {len(prefixes)}. "
-                "Give the folder that holds wnids.txt, train/ and val/ as data_root."
+                f"Give {advice} as data_root."
             )
         self._prefix = prefixes.pop()
 
@@ -214,7 +216,10 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
         DataError: if no ``data_root`` is given, or it is not Tiny ImageNet.
     """
     if data_root is None:
-        raise DataError("tiny_imagenet needs data_root: the folder or the zip of Tiny ImageNet (--data-root PATH).")
+        raise DataError(
+            "tiny_imagenet needs data_root: the folder or the zip of Tiny ImageNet (--data-root PATH). "
+            "`wsolkit data get tiny_imagenet --data-root data` downloads it."
+        )
     return TinyImageNet(split, size, options, data_root)
 
 

@@ -1,6 +1,7 @@
 """torchvision's ImageNet weights, from the local cache or from a file; never from the network."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,8 +77,16 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, *_NOT_A_PICKLE) as error:
+    except pickle.UnpicklingError as error:
+        if not zipfile.is_zipfile(file):
+            raise CheckpointError(f"{file} is not a file of weights, or is cut short: {_first_line(error)}.") from error
+        raise CheckpointError(
+            f"{file} holds more than tensors, a whole model perhaps. Reading that could run code in it, so it is not "
+            "read. Write the weights alone: torch.save(model.state_dict(), PATH)."
+        ) from error
+    except (OSError, EOFError, RuntimeError, SafetensorError, *_NOT_A_PICKLE) as error:
         raise CheckpointError(f"{file} is not a file of weights, or is cut short: {_first_line(error)}.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{file} does not hold tensors by name; expected a state dict.")
+        found = f", found {', '.join(map(str, list(state)[:5]))}" if isinstance(state, Mapping) else ""
+        raise CheckpointError(f"{file} does not hold tensors by name; expected a state dict{found}.")
     return state
