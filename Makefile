@@ -8,9 +8,10 @@ READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d ' ' -f 1)
 PROFILE ?= demo
 ONLY ?=
 
-.PHONY: help figures test lab notebooks docs lint bench clean
+.PHONY: help setup figures test lab notebooks docs lint bench clean
 
 help:
+	@echo "make setup     the environment alone"
 	@echo "make figures   all tables and figures into figures/$(PROFILE)/   (ONLY=name for one, PROFILE=smoke|demo)"
 	@echo "make test      unit tests, every notebook, the batch"
 	@echo "make lab       the notebooks in JupyterLab"
@@ -18,6 +19,8 @@ help:
 	@echo "make lint      style and docstrings"
 	@echo "make bench     speed, as ratios"
 	@echo "make docs      the site, into site/"
+
+setup: $(READY)
 
 figures: $(READY)
 	$(BIN)/wsolkit reproduce $(ONLY) --profile $(PROFILE)
@@ -32,7 +35,7 @@ notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 \
 		--NotebookExporter.preprocessors=wsolkit.still_widgets.StillWidgets notebooks/*.ipynb
-	$(BIN)/python tests/readme_tables.py
+	$(BIN)/python tests/result_tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,3 +1,5 @@
+import json
+
 import nbformat
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from wsolkit.errors import RecipeError
 from wsolkit.gallery import PAGE, title_of, write
 from wsolkit.paths import notebooks_root
 from wsolkit.recipes import Recipe
+from wsolkit.runs import DONE
 from wsolkit.training import Place
 
 NOTEBOOKS = [path.stem for path in sorted(notebooks_root().glob("*.ipynb"))]
@@ -28,12 +31,30 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     store.get(pretraining)
     table = plan.table(store)
     assert table.iloc[0][["state", "images"]].tolist() == ["done", 0]
-    assert planning.by_kind(table, 100)["left"].sum() == len(table) - 1
+    assert planning.by_kind(table)["left"].sum() == len(table) - 1
     assert [planning.duration(seconds) for seconds in (0, 119, 120, 9000, 7200 * 30)] == [
         *("0 s", "119 s", "2.0 min", "2.5 h", "2.5 days")
     ]
-    text = planning.totals(table, 100)
+    text = planning.totals(table)
     assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
+    assert f"{table['images'].sum():,} images left" in text
+
+
+def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_assumed(store):
+    plan = planning.plan(["table1_cub_vgg16"], "smoke")
+    pretraining, other = plan.recipes[0], plan.recipes[1].dataset
+    table = plan.table(store)
+    assert set(table["source"]) == {"assumed"}
+    assert planning.totals(table).endswith("at assumed speeds; --images-per-second gives another")
+    given = plan.table(store, 50.0)
+    assert set(given["source"]) == {"given"}
+    assert planning.duration(given["images"].sum() / 50) in planning.totals(given)
+    run = store.get(pretraining)
+    (run.folder / DONE).write_text(json.dumps(run.info() | {"images_per_second": 1234.5}))
+    table = plan.table(store).set_index("dataset")
+    assert table.loc[pretraining.dataset, "speed"] == 1234.5
+    assert set(table.loc[[other], "speed"]) == {planning.ASSUMED_SPEED}
+    assert planning.by_kind(plan.table(store)).iloc[0]["images/s"] == round(1234.5)
 
 
 def test_other_seeds_and_unknown_parameters(store):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import wsolkit
-from tests import readme_tables
+from tests import result_tables
 from wsolkit.paths import notebooks_root
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
@@ -73,10 +73,10 @@ def test_commands_on_the_pages_exist(page):
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, second, rest)
 
 
-def test_the_results_in_the_readme_are_those_of_the_csvs():
-    text = (ROOT / "README.md").read_text()
-    assert readme_tables.filled(text) == text
-    assert text.count("<!-- end -->") == 5
+def test_the_results_on_pages_are_those_of_the_csvs():
+    texts = [page.read_text() for page in result_tables.PAGES]
+    assert [result_tables.filled(text) for text in texts] == texts
+    assert sum(text.count("<!-- end -->") for text in texts) == 5
 
 
 def test_no_file_is_longer_than_the_house_allows():

@@ -2,9 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +17,7 @@ from wsolkit.files import PARTIAL
 from wsolkit.recipes import Recipe
 from wsolkit.runs import DONE, RECIPE, Run, RunStore
 
-COLUMNS = ("run", "dataset", "backbone", "method", "seed", "epochs", "state", "gt_known_loc", "megabytes")
+COLUMNS = ("run", "made", "dataset", "backbone", "method", "options", "seed", "epochs", "state", "gt_known_loc", "MB")
 
 ABANDONED = 3600
 """Seconds after which nobody is writing a file any more: no file of a run takes that long."""
@@ -66,20 +69,42 @@ def find(store: RunStore, name: str) -> Path:
 
 
 def listing(store: RunStore) -> pd.DataFrame:
-    """One row a run, columns :data:`COLUMNS`; ``gt_known_loc`` in percent on the test split, NaN where there is none.
+    """One row a run, the newest first, columns :data:`COLUMNS`.
 
-    A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
+    ``made`` is when its recipe was last asked to be trained; ``options`` are those of the method in which it differs
+    from most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN where
+    there is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
     """
-    return pd.DataFrame([_row(store, folder) for folder in folders(store)], columns=list(COLUMNS))
+    recipes = {folder: _readable(folder) for folder in folders(store)}
+    seen: dict[tuple, Counter] = defaultdict(Counter)
+    for recipe in filter(None, recipes.values()):
+        for name, value in recipe.method_options.items():
+            seen[*_kind(recipe), name][value] += 1
+    usual = {option: counts.most_common(1)[0][0] for option, counts in seen.items()}
+    rows = [_row(store, folder, recipe, usual) for folder, recipe in recipes.items()]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("made", ascending=False, ignore_index=True)
 
 
-def _row(store: RunStore, folder: Path) -> dict:
-    row = {"run": folder.name, "state": "foreign", "megabytes": round(_size(folder) / 1e6, 1)}
+def _readable(folder: Path) -> Recipe | None:
+    """The recipe of a run, if this version can read it."""
     try:
-        recipe = Recipe.from_file(folder / RECIPE)
+        return Recipe.from_file(folder / RECIPE)
     except WsolkitError:
+        return None
+
+
+def _kind(recipe: Recipe) -> tuple[str, str, str]:
+    return recipe.dataset, recipe.backbone, recipe.method
+
+
+def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, Any]) -> dict:
+    made = datetime.fromtimestamp((folder / RECIPE).stat().st_mtime).isoformat(" ", "minutes")
+    row = {"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)}
+    if recipe is None:
         return row
     row |= {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed")}
+    options = recipe.method_options.items()
+    row["options"] = " ".join(f"{name}={value}" for name, value in options if value != usual[*_kind(recipe), name])
     row["epochs"] = f"{store.finished_epochs(recipe)}/{recipe.epochs}"
     if recipe.key != folder.name:
         return row
@@ -99,14 +124,15 @@ def _rates(run: Run) -> dict[str, float]:
 
 
 def describe(store: RunStore, folder: Path) -> str:
-    """A run in lines: its recipe, how it came about, its rates."""
+    """A run in lines: its folder, its rates on the test split in percent, how it came about, its recipe."""
     recipe = Recipe.from_file(folder / RECIPE)
-    lines = [f"{folder}", recipe.to_json()]
     run = store.find(recipe) if recipe.key == folder.name else None
     if run is None:
-        return "\n".join([*lines, f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs; no report yet"])
-    lines += [f"{name}: {value}" for name, value in run.info().items()]
-    return "\n".join([*lines, *(f"{metric}: {value:g}" for metric, value in _rates(run).items())])
+        done = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs; no report yet"
+        return "\n".join([str(folder), done, "", recipe.to_json()])
+    rates = [f"{metric:24} {value:6.2f}" for metric, value in _rates(run).items()]
+    info = [f"{name}: {value}" for name, value in run.info().items()]
+    return "\n".join([str(folder), "", "CAM on the test split, percent", *rates, "", *info, "", recipe.to_json()])
 
 
 def verify(store: RunStore, chosen: Sequence[Path]) -> Iterator[Checked]:

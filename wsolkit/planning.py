@@ -11,6 +11,9 @@ from wsolkit.errors import NotInProfileError
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
 
+ASSUMED_SPEED = 250.0
+"""Images a second where nobody says, and no run like it has been measured: a GPU at work on a VGG16."""
+
 EVALUATION_SHARE = 1 / 3
 """Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
 
@@ -29,12 +32,19 @@ class Plan:
     notebooks: Mapping[Recipe, tuple[str, ...]]
     skipped: Mapping[str, str]
 
-    def table(self, store: RunStore) -> pd.DataFrame:
-        """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images``.
+    def table(self, store: RunStore, images_per_second: float | None = None) -> pd.DataFrame:
+        """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images, speed, source``.
 
-        ``state`` is ``done``, ``begun`` or ``missing``; ``images`` is what is left to do, in training images.
+        ``state`` is ``done``, ``begun`` or ``missing``; ``images`` is what is left to do, in training images; ``speed``
+        is in images/s, and its ``source`` is ``given``, ``measured`` on finished runs of the same data set and
+        backbone in this store, or ``assumed``.
+
+        Args:
+            store: the run store.
+            images_per_second: training speed; None takes what was measured.
         """
         rows = []
+        measured = {} if images_per_second else _speeds(self.recipes, store)
         for recipe in self.recipes:
             epochs = store.finished_epochs(recipe)
             done = store.find(recipe) is not None
@@ -42,8 +52,22 @@ class Plan:
             state = "done" if done else "begun" if epochs else "missing"
             left = 0 if done else images_left(recipe, epochs)
             wanted = ", ".join(self.notebooks[recipe])
-            rows.append({"recipe": recipe.key, **named, "notebooks": wanted, "state": state, "images": left})
+            kind = recipe.dataset, recipe.backbone
+            source = "given" if images_per_second else "measured" if kind in measured else "assumed"
+            speed = images_per_second or measured.get(kind, ASSUMED_SPEED)
+            left_to_do = {"state": state, "images": left, "speed": speed, "source": source}
+            rows.append({"recipe": recipe.key, **named, "notebooks": wanted, **left_to_do})
         return pd.DataFrame(rows)
+
+
+def _speeds(recipes: Sequence[Recipe], store: RunStore) -> dict[tuple[str, str], float]:
+    """Median images/s of finished runs, by data set and backbone."""
+    runs = [run for run in map(store.find, recipes) if run]
+    seen = pd.DataFrame(
+        [(run.recipe.dataset, run.recipe.backbone, run.info()["images_per_second"]) for run in runs],
+        columns=["dataset", "backbone", "speed"],
+    )
+    return seen.groupby(["dataset", "backbone"])["speed"].median().to_dict()
 
 
 def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapping[str, Any] | None = None) -> Plan:
@@ -74,28 +98,40 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()}, skipped)
 
 
-def by_kind(table: pd.DataFrame, images_per_second: float) -> pd.DataFrame:
-    """Runs by what they train: ``dataset, backbone, method, runs, left, images, time``.
+def by_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs by what they train: ``dataset, backbone, method, runs, left, images, images/s, time``.
 
     Args:
         table: from `Plan.table`.
-        images_per_second: training speed.
     """
-    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
-    shown = groups.agg(runs=("recipe", "size"), left=("state", lambda s: (s != "done").sum()), images=("images", "sum"))
-    return shown.assign(time=(shown["images"] / images_per_second).map(duration)).reset_index()
+    groups = table.assign(seconds=table["images"] / table["speed"]).groupby(
+        ["dataset", "backbone", "method"], sort=False
+    )
+    shown = groups.agg(
+        runs=("recipe", "size"),
+        left=("state", lambda states: (states != "done").sum()),
+        images=("images", "sum"),
+        speed=("speed", "median"),
+        time=("seconds", "sum"),
+    )
+    shown["speed"], shown["time"] = shown["speed"].round().astype(int), shown["time"].map(duration)
+    return shown.rename(columns={"speed": "images/s"}).reset_index()
 
 
-def totals(table: pd.DataFrame, images_per_second: float) -> str:
-    """How many runs there are in each state, what is left, and how long it takes; arguments as for `by_kind`."""
+def totals(table: pd.DataFrame) -> str:
+    """How many runs there are in each state, what is left, and how long it takes; argument as for `by_kind`."""
     if table.empty:
         return "These notebooks train nothing."
     states = table["state"].value_counts()
-    total = table["images"].sum()
     done, begun, missing = (int(states.get(name, 0)) for name in ("done", "begun", "missing"))
     counts = f"{len(table)} unique runs: {done} done, {begun} begun, {missing} missing"
-    left = f"{total:,.0f} images left, {duration(total / images_per_second)} at {images_per_second:g} images/s"
-    return f"{counts}\n{left}"
+    left = table[table["images"] > 0]
+    if left.empty:
+        return f"{counts}\nnothing is left to do"
+    time = duration((left["images"] / left["speed"]).sum())
+    sources = " or ".join(sorted(left["source"].unique()))
+    advice = "; --images-per-second gives another" if "assumed" in sources else ""
+    return f"{counts}\n{left['images'].sum():,.0f} images left, {time} one run at a time at {sources} speeds{advice}"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ own sake: the first run that passes its end leaves it there, and a run that begi
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from wsolkit import checkpoints, training
 from wsolkit.errors import CheckpointError
 from wsolkit.files import atomic_file, atomic_folder
 from wsolkit.recipes import Recipe
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "warm-stages"
 
@@ -62,6 +65,7 @@ class WarmStages:
         for name in (training.HISTORY, training.LAST):  # the last one makes the run begun
             with atomic_file(run / name) as partial:
                 shutil.copyfile(stage / name, partial)
+        logger.info("%s begins after epoch %d, with the warm stage of a run like it", run.name, self.recipe.warm_epochs)
         return True
 
     def leave_from(self, run: Path) -> Callable[[int], None]:

@@ -92,7 +92,9 @@ def plan(
     names: Names = None,
     profile: ProfileName = None,
     settings: Settings = None,
-    images_per_second: Annotated[float, typer.Option(min=0.01, help="Training speed to estimate the time with.")] = 250,
+    images_per_second: Annotated[
+        float | None, typer.Option(min=0.01, help="Training speed to estimate with. [measured here, or assumed]")
+    ] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.
 
@@ -103,10 +105,10 @@ def plan(
     from wsolkit.training import Place
 
     wanted = planning.plan(names or [], profile, notebook_files.parse_settings(settings or []))
-    table = wanted.table(RunStore(paths.runs_root(), Place()))
+    table = wanted.table(RunStore(paths.runs_root(), Place()), images_per_second)
     if len(table):
-        show_table(planning.by_kind(table, images_per_second))
-    typer.echo(planning.totals(table, images_per_second))
+        show_table(planning.by_kind(table))
+    typer.echo(planning.totals(table))
     for name, why in wanted.skipped.items():
         typer.echo(f"{name} is left out: {why}")
 
@@ -195,6 +197,11 @@ def train(
     from wsolkit.training import Place
 
     place = Place(data_root, device, paths.cache_or_off(), precision.value, parts, track)
+    store = RunStore(paths.runs_root(), place)
     with interruptible():
-        run = RunStore(paths.runs_root(), place).get(Recipe.from_file(recipe))
+        run = store.get(Recipe.from_file(recipe))
+    if not store.engine.main:  # of several processes one speaks
+        return
     typer.echo(run.folder)
+    typer.echo(f"Its rates: wsolkit runs show {run.recipe.key[:6]}", err=True)
+    typer.echo(f"Your pictures: wsolkit localize PICTURES --weights {run.recipe.key[:6]}", err=True)

@@ -16,11 +16,12 @@ def show_table(frame: "pd.DataFrame") -> None:
     from rich.table import Table
 
     console = Console()
+    numeric = set(frame.select_dtypes("number"))
+    frame = frame.assign(**{name: frame[name].map("{:,}".format) for name in frame.select_dtypes("integer")})
     if not console.is_terminal:
         typer.echo(frame.to_string(index=False, na_rep=""))
         return
     table = Table(header_style="bold", box=None, pad_edge=False)
-    numeric = set(frame.select_dtypes("number"))
     for name in frame:
         table.add_column(str(name).replace("_", " "), justify="right" if name in numeric else "left", overflow="fold")
     for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):

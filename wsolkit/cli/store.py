@@ -22,7 +22,7 @@ def _store() -> "RunStore":
 
 @app.command("list")
 def list_runs() -> None:
-    """List all runs: what they train, how far they are, GT-known Loc (test), megabytes on disk.
+    """List all runs, the newest first: what they train, how far they are, GT-known Loc (test), megabytes on disk.
 
     Example: wsolkit runs list
     """
@@ -37,7 +37,7 @@ def list_runs() -> None:
 
 @app.command()
 def show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.")]) -> None:
-    """Show a run: its recipe, how it came about, its rates.
+    """Show a run: its rates, how it came about, its recipe.
 
     Example: wsolkit runs show 4539
     """

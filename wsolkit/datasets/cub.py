@@ -82,7 +82,7 @@ def _parts_of(split: str, root: Path) -> list[Part]:
     where = (
         f"'Download images' of CUBV2 in the README of {BENCHMARK}, unpacked into CUB/"
         if own
-        else "`wsolkit data get cub`"
+        else f"`wsolkit data get cub --data-root {root}`"
     )
     folder, source = metadata_folder(root, "CUB", split), "benchmark"
     if not own and not folder.is_dir() and (root / ARCHIVE_FOLDER).is_dir():

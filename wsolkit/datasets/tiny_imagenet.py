@@ -225,7 +225,7 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
 
 def parts(data_root: Path) -> tuple[Part, ...]:
     """What Tiny ImageNet needs, and what of it is there: the images that its own lists name."""
-    where = "`wsolkit data get tiny_imagenet`"
+    where = f"`wsolkit data get tiny_imagenet --data-root {data_root}`"
     try:
         files = Files(data_root)
         training = [

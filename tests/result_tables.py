@@ -1,4 +1,4 @@
-"""The tables of results in the README, from the committed CSVs; ``make notebooks`` writes them, a test compares."""
+"""Tables of results in README and docs/, from the committed CSVs; ``make notebooks`` writes them, a test compares."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 DEMO = ROOT / "figures" / "demo"
 PHOTOS = ROOT / "docs" / "photos"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
@@ -14,7 +15,7 @@ SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
 
 
 def filled(text: str) -> str:
-    """The README with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew."""
+    """A page with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew."""
     tables = {
         "table 7": table7(DEMO),
         "claims": claims(DEMO),
@@ -23,6 +24,8 @@ def filled(text: str) -> str:
         "photos, claims": claims(PHOTOS),
     }
     for name, table in tables.items():
+        if f"<!-- {name} -->" not in text:
+            continue
         head, rest = text.split(f"<!-- {name} -->\n", 1)
         text = f"{head}<!-- {name} -->\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return text
@@ -77,5 +80,5 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
