@@ -57,5 +57,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks,dev]'
 	$(BIN)/python -m ipykernel install --sys-prefix --name wsolkit --display-name wsolkit >/dev/null
+	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1  # no question about news on the first start
 	@rm -f $(VENV)/.ready-*
 	@touch $@

@@ -135,9 +135,13 @@ def test_score_maps_boxes_and_overlays_have_the_size_of_the_images(images):
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert (boxes >= 0).all()
     assert (boxes[:, 2:] <= [80, 96]).all()
-    pictures = np.full((2, 96, 80, 3), 100, np.uint8)
+    pictures = np.full((2, 96, 80, 3), (200, 50, 20), np.uint8)
     assert found.overlay(pictures).dtype == np.uint8
-    assert (found.overlay(pictures, strength=0) == pictures).all()
+    black = found.overlay(np.zeros_like(pictures))
+    peak = np.unravel_index(int(found.score_maps()[0].argmax()), black.shape[1:3])
+    assert black[0][peak].sum() == black[0].sum(-1).max()
+    grey = found.overlay(pictures).astype(int) - black
+    assert np.abs(grey - grey.mean(-1, keepdims=True)).max() <= 1  # of the picture only its brightness is left
     with pytest.raises(DecompositionError, match="Unknown map 'cams'"):
         found.score_maps("cams")
 

@@ -86,18 +86,20 @@ class Decomposition:
         found = [largest_boxes(image, cutoffs(image, np.array([threshold])))[0] for image in images]
         return np.stack(found)
 
-    def overlay(self, images: np.ndarray, kind: str = "cam", strength: float = 0.5) -> np.ndarray:
-        """Maps laid over pictures in colour: (B, h, w, 3) uint8.
+    def overlay(self, images: np.ndarray, kind: str = "cam") -> np.ndarray:
+        """Maps laid over the greyed pictures in colour, as in the kit's figures: (B, h, w, 3) uint8.
 
         Args:
             images: (B, h, w, 3) uint8, the pictures before normalisation.
             kind: as in `score_maps`.
-            strength: of the colours, in [0, 1].
         """
         from matplotlib import colormaps
 
-        coloured = colormaps["viridis"](self.score_maps(kind).float().cpu().numpy())[..., :3] * 255
-        return ((1 - strength) * images + strength * coloured).round().astype(np.uint8)
+        from wsolkit.plots import MAP_COLOURS, MAP_STRENGTH
+
+        coloured = colormaps[MAP_COLOURS](self.score_maps(kind).float().cpu().numpy())[..., :3] * 255
+        grey = images.mean(-1, keepdims=True)
+        return ((1 - MAP_STRENGTH) * grey + MAP_STRENGTH * coloured).round().astype(np.uint8)
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ COLOURS = {
 }
 """Colour-blind safe: what we measured, what the paper prints, boxes that never look, and the boxes in pictures."""
 
-MAP_COLOURS = "magma"
+MAP_COLOURS, MAP_STRENGTH = "magma", 0.72
+"""How maps are laid over greyed pictures: colours, and how much of them."""
 
 
 def shades(lines: Sequence[str], method: str) -> dict[str, str]:
@@ -293,7 +294,7 @@ def map_grid(
             _draw_boxes(axes[row, 0], true_boxes[row], COLOURS["true box"])
             for axis, (title, maps) in zip(axes[row, 1:], columns.items(), strict=True):
                 axis.imshow(image.mean(-1), cmap="gray")
-                axis.imshow(maps[row], cmap=MAP_COLOURS, alpha=0.72, vmin=0, vmax=1)
+                axis.imshow(maps[row], cmap=MAP_COLOURS, alpha=MAP_STRENGTH, vmin=0, vmax=1)
                 _draw_boxes(axis, true_boxes[row], COLOURS["true box"])
                 if boxes and title in boxes:
                     _draw_boxes(axis, boxes[title][row], COLOURS["predicted box"])
