@@ -13,7 +13,7 @@ import torch
 from tests.conftest import tiny_recipe
 from wsolkit import checkpoints, engine, methods, models, training
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.engine import Batch, Engine, SharedDraws, Stepper
+from wsolkit.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
 from wsolkit.errors import TrainingError
 from wsolkit.runs import RunStore
 
@@ -119,6 +119,20 @@ def test_mixed_precision_trains_and_says_so(tiny, place, tmp_path, precision):
     assert {tensor.dtype for name, tensor in weights.items() if "num_batches" not in name} == {torch.float32}
     close = run.history()["loss_total"] - full.history()["loss_total"]
     assert 0 < close.abs().max() < 0.1  # other numbers, the same training
+
+
+def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, place, tmp_path, monkeypatch):
+    """Only a GPU scales its loss, so a scaler is put where Accelerate has one there."""
+    begun = AcceleratedEngine(torch.device("cpu"), "bf16")
+    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    monkeypatch.setattr(begun._accelerator, "scaler", scaler)
+    training.train(tiny, tmp_path, place, engine=begun, on_epoch=lambda epoch: scaler.update(512.0 / 2**epoch))
+    later = AcceleratedEngine(torch.device("cpu"), "bf16")
+    monkeypatch.setattr(later._accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=512.0))
+    training.train(tiny, tmp_path, place, engine=later)
+    # What an epoch changes after it was kept is not in it.
+    assert later.state()["scale"] == 512.0 / 2 ** (tiny.epochs - 1)
+    assert Engine(torch.device("cpu")).state() == {}
 
 
 def test_a_recipe_does_not_know_how_it_is_trained(tiny):

@@ -7,11 +7,11 @@ each, and every image meets the same crop and the same dropout as in one process
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -70,6 +70,13 @@ class Engine:
     def wait(self) -> None:
         """Wait until all processes are here."""
 
+    def state(self) -> dict[str, Any]:
+        """What steps leave behind besides network and optimizer, as plain numbers by name; nothing here."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+
 
 class AcceleratedEngine(Engine):
     """Several processes or mixed precision, through Hugging Face Accelerate."""
@@ -120,6 +127,16 @@ class AcceleratedEngine(Engine):
     def wait(self) -> None:
         """As in the base class."""
         self._accelerator.wait_for_everyone()
+
+    def state(self) -> dict[str, Any]:
+        """The scale of the loss, which ``fp16`` adapts as it goes on."""
+        scaler = self._accelerator.scaler
+        return {} if scaler is None else scaler.state_dict()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As in the base class."""
+        if self._accelerator.scaler is not None and state:
+            self._accelerator.scaler.load_state_dict(dict(state))
 
 
 def open_engine(device: torch.device, precision: Precision = "float32") -> Engine:

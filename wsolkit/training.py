@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -140,7 +140,7 @@ def train(
         model = _initial_model(recipe, len(data.classes), initial)
         model.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
         optimizer = make_optimizer(recipe, model)
-        history = _resume(folder, model, optimizer)
+        history = _resume(folder, model, optimizer, engine)
         if history and engine.main:
             _write_history(folder, history)
         step = methods.configured_step(recipe.method, recipe.method_options)
@@ -151,7 +151,7 @@ def train(
                 if engine.main:
                     row |= _held_out_rates(recipe, epoch, model, held_out, engine.device)
                     history.append(row)
-                    _keep(recipe, folder, model, optimizer, history)
+                    _keep(recipe, folder, model, optimizer, history, engine.state())
                     log(row, epoch)
                     logger.info("%s epoch %d of %d: %s", recipe.key, epoch, recipe.epochs, _in_words(row))
                     on_epoch(epoch)
@@ -293,14 +293,16 @@ def _broken_loss(taken: Taken, epoch: int, step: int) -> TrainingError:
     )
 
 
-def _keep(recipe: Recipe, folder: Path, model: nn.Module, optimizer: SGD, history: list[dict]) -> None:
+def _keep(
+    recipe: Recipe, folder: Path, model: nn.Module, optimizer: SGD, history: list[dict], state: dict[str, Any]
+) -> None:
     """Write what the newest epoch leaves behind; the progress last, since it makes the epoch done."""
     header = {"epoch": len(history), "recipe": recipe.key}
     if _is_best(history, recipe.select_by):
         checkpoints.save(folder / BEST, model.state_dict(), header)
     if len(history) in recipe.snapshot_epochs:
         checkpoints.save(folder / snapshot(len(history)), model.state_dict(), header)
-    _save_progress(folder, model, optimizer, history)
+    _save_progress(folder, model, optimizer, history, state)
 
 
 def _held_out_rates(
@@ -326,12 +328,12 @@ def _is_best(history: list[dict], select_by: str) -> bool:
     return history[-1][column] > max(row[column] for row in history[:-1])
 
 
-def _save_progress(folder: Path, model: nn.Module, optimizer: SGD, history: list[dict]) -> None:
+def _save_progress(folder: Path, model: nn.Module, optimizer: SGD, history: list[dict], state: dict[str, Any]) -> None:
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {MOMENTUM + name: tensor for name, tensor in checkpoints.momentum_tensors(optimizer).items()}
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / PREVIOUS)
-    checkpoints.save(folder / LAST, tensors, {"history": history})
+    checkpoints.save(folder / LAST, tensors, {"history": history, "engine": state})
     _write_history(folder, history)
 
 
@@ -345,13 +347,14 @@ def begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: SGD) -> list[dict]:
-    """Restore an earlier attempt into model and optimizer; returns its history, empty for a new run."""
+def _resume(folder: Path, model: nn.Module, optimizer: SGD, engine: Engine) -> list[dict]:
+    """Restore an earlier attempt into model, optimizer and engine; returns its history, empty for a new run."""
     if not begun(folder):
         return []
     tensors, header, path = _newest_whole(folder)
     checkpoints.load_into(model, checkpoints.split_by_prefix(tensors, MODEL), path)
     checkpoints.restore_momentum(optimizer, checkpoints.split_by_prefix(tensors, MOMENTUM))
+    engine.restore(header.get("engine", {}))
     return header["history"]
 
 
