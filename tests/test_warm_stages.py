@@ -54,11 +54,12 @@ def test_recipes_that_begin_otherwise_do_not_share(tiny, change):
     assert tiny.changed(**change).warm_stage() != tiny.warm_stage()
 
 
-def test_a_stage_of_other_data_is_not_taken(store, tiny):
-    store.get(tiny)
-    other = warm_stages.WarmStages(store.root, tiny, {"train-weaksup": "something else"})
+def test_a_stage_of_other_data_or_precision_is_not_taken(store, tiny):
+    data = store.get(tiny).info()["data"]
     (store.root / "new").mkdir()
-    assert not other.take(store.root / "new")
+    for stages in ({"train-weaksup": "something else"}, "float32"), (data, "bf16"):
+        assert not warm_stages.WarmStages(store.root, tiny, *stages).take(store.root / "new")
+    assert warm_stages.WarmStages(store.root, tiny, data).take(store.root / "new")
 
 
 def test_a_damaged_stage_is_left_alone(store, tiny, tmp_path):

@@ -224,7 +224,7 @@ class RunStore:
         return list(found)
 
     def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
-        stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe))
+        stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe), self.place.precision)
         stages.take(folder)
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
         model = training.train(recipe, folder, self.place, initial, should_stop, stages.leave_from(folder), self.engine)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsolkit import checkpoints, training
+from wsolkit.engine import Precision
 from wsolkit.errors import CheckpointError
 from wsolkit.files import atomic_file, atomic_folder
 from wsolkit.recipes import Recipe
@@ -31,11 +32,13 @@ class WarmStages:
         root: the store's folder.
         recipe: the recipe that begins or has begun.
         data: fingerprints of its data; stages made from other data are not taken.
+        precision: in which it is trained; nor are stages of another.
     """
 
     root: Path
     recipe: Recipe
     data: Mapping[str, str]
+    precision: Precision = "float32"
 
     @property
     def folder(self) -> Path | None:
@@ -44,7 +47,7 @@ class WarmStages:
         if stage is None:
             return None
         data = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:8]
-        return self.root / FOLDER / f"{stage.key}-{data}"
+        return self.root / FOLDER / f"{stage.key}-{data}-{self.precision}"
 
     def take(self, run: Path) -> bool:
         """Begin a run where the warm stage ends, if that is there and the run has no epoch yet; whether it did.
