@@ -266,14 +266,19 @@ print(len(study.train({"one": {"losses": LOSSES}})["one"]))
 """
 
 
-def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkeypatch):
+def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkeypatch, caplog):
     from wsolkit import runs
 
     write_notebook(home / "notebooks", "trains", TRAINS.replace("LOSSES", "()"))
     write_notebook(home / "notebooks", "trains_too", TRAINS.replace("LOSSES", "('sim',)"))
     monkeypatch.setattr(runs, "_work", _no_similarity)
+    caplog.set_level("INFO", logger="wsolkit")
     outcomes = batch.reproduce(["trains_too", "trains", "good"], "smoke", {"seeds": [0]}, jobs=2)
     failed, trained, plain = outcomes
+    said = [line for line in caplog.messages if line.startswith("run ")]
+    assert len(said) == 3
+    assert sum("no similarity here" in line for line in said) == 1
+    assert sum(line.startswith("run 3 of 3 ") for line in said) == 1
     assert failed.failure.startswith("a run that it needs: no similarity here")
     assert (trained.failure, plain.failure) == (None, None)
     assert nbformat.read(trained.executed, as_version=4).cells[-1].outputs[0]["text"] == "1\n"

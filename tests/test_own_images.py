@@ -102,7 +102,7 @@ def test_weights_that_cannot_be_used_are_said(tmp_path):
     with pytest.raises(CheckpointError, match="x.pth does not exist"):
         own_models.load_classifier("resnet18", tmp_path / "x.pth")
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit resnet34: \d+ tensors are missing .*--model"):
+    with pytest.raises(CheckpointError, match=r"does not fit resnet34: \d+ tensors are missing .*Name the model"):
         own_models.load_classifier("resnet34", tmp_path / "r18.pth")
     torch.save(resnet18(num_classes=7), tmp_path / "whole.pth")
     with pytest.raises(CheckpointError, match=r"a whole model perhaps.*torch.save\(model.state_dict\(\), PATH\)"):
@@ -142,4 +142,4 @@ def test_from_the_shell(wsolkit, pictures, tmp_path):
 
 def test_the_shells_usual_threshold_is_that_of_decompose():
     (option,) = own.localize.__annotations__["threshold"].__metadata__
-    assert f"[{decomposition.THRESHOLD}]" in option.help
+    assert f"; {decomposition.THRESHOLD}." in option.help

@@ -1,5 +1,6 @@
 """How the command behaves as a command: help, exit codes, errors, tables."""
 
+import re
 import subprocess
 import sys
 
@@ -47,8 +48,9 @@ def test_errors_are_a_line_and_faults_two(wsolkit, monkeypatch):
     monkeypatch.setattr(doctor, "examine", fault)
     code, _, errors = wsolkit("doctor")
     assert code == 3
-    assert errors.splitlines()[0] == "A fault of wsolkit: KeyError: 'x'"
-    assert len(errors.splitlines()) == 2
+    first, second = errors.splitlines()
+    assert re.fullmatch(r"A fault of wsolkit: KeyError: 'x' \(wsolkit/cli/check\.py, line \d+\)", first)
+    assert second.startswith("If that file is yours, mend it")
 
 
 def test_debug_shows_the_traceback():
@@ -65,9 +67,14 @@ def test_usage_errors_and_the_version(wsolkit):
 
 
 def test_tables_are_drawn_in_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
-    frame = pd.DataFrame({"run": ["0123", "4567"], "gt_known_loc": [61.5, None]})
+    seeds = pd.array([1234567, None], dtype="Int64")
+    frame = pd.DataFrame({"run": ["0123", "4567"], "images": [12345, 6], "seed": seeds, "gt_known_loc": [61.5, None]})
     output.show_table(frame)
-    assert capsys.readouterr().out.splitlines() == [" run  gt_known_loc", "0123          61.5", "4567              "]
+    assert capsys.readouterr().out.splitlines() == [
+        " run images      seed  gt_known_loc",
+        "0123 12,345 1,234,567          61.5",
+        "4567      6                        ",
+    ]
     monkeypatch.setenv("FORCE_COLOR", "1")
     output.show_table(frame)
     drawn = capsys.readouterr().out

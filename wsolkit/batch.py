@@ -22,6 +22,8 @@ from wsolkit.runs import RunStore, silence, training_task
 from wsolkit.study import JOBS_VARIABLE, default_jobs
 from wsolkit.training import Place, require
 
+logger = logging.getLogger(__name__)
+
 KERNEL = "wsolkit"
 """Name under which the project's own kernel is registered."""
 
@@ -123,10 +125,14 @@ def reproduce(
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
         settings = _Settings(given, out, _variables(slots), Path(watched), wanted)
         tasks = list(_tasks(missing, store, settings))
+        trained, runs = 0, sum(isinstance(task.name, Recipe) for task in tasks)
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
             for ended, running in run_tasks(pool, tasks, slots, elsewhere):
                 for each in ended:
-                    if isinstance(each.task.name, Path):
+                    if isinstance(each.task.name, Recipe):
+                        trained += 1
+                        logger.info("run %d of %d %s", trained, runs, _in_words(each))
+                    else:
                         bar.clear()
                         outcomes[each.task.name] = each.value or _not_executed(each)
                         gallery.write(out, given["profile"], notebook_files.find())
@@ -215,6 +221,12 @@ def _not_executed(ended: Ended) -> Outcome:
         return Outcome(notebook.stem, executed, 0.0, skipped=str(ended.error))
     kind = "" if isinstance(ended.error, WsolkitError) else f"{type(ended.error).__name__}: "
     return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {kind}{ended.error}")
+
+
+def _in_words(ended: Ended) -> str:
+    recipe = ended.task.name
+    how = "is there" if ended.error is None else f"failed: {ended.error}"
+    return f"{how}: {recipe.dataset}, {recipe.backbone}, {recipe.method}, seed {recipe.seed} ({recipe.key})"
 
 
 def _state(task: Task, store: RunStore, settings: _Settings) -> str:

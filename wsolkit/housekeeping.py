@@ -82,7 +82,8 @@ def listing(store: RunStore) -> pd.DataFrame:
             seen[*_kind(recipe), name][value] += 1
     usual = {option: counts.most_common(1)[0][0] for option, counts in seen.items()}
     rows = [_row(store, folder, recipe, usual) for folder, recipe in recipes.items()]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("made", ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "gt_known_loc": float})
+    return table.sort_values("made", ascending=False, ignore_index=True)
 
 
 def _readable(folder: Path) -> Recipe | None:

@@ -102,7 +102,7 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         misfits.append(misfit)
     nearest = min(misfits, key=lambda misfit: sum(map(len, misfit.values())))
     said = ", ".join(f"{len(keys)} tensors {what} (e.g. {keys[0]})" for what, keys in nearest.items())
-    raise CheckpointError(f"{weights} does not fit {name}: {said}. Name the model that it belongs to (--model).")
+    raise CheckpointError(f"{weights} does not fit {name}: {said}. Name the model that it belongs to.")
 
 
 def _candidates(name: str, others: Sequence[str], classes: int) -> Iterator[nn.Module]:

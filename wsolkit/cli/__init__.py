@@ -3,7 +3,9 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -76,6 +78,15 @@ def main() -> None:
         if isinstance(error, WsolkitError):
             typer.echo(f"Error: {error}", err=True)
             sys.exit(2)
-        typer.echo(f"A fault of wsolkit: {type(error).__name__}: {error}", err=True)
-        typer.echo("Please report it with what `wsolkit --debug ...` shows.", err=True)
+        typer.echo(f"A fault of wsolkit: {type(error).__name__}: {error}{_place(error)}", err=True)
+        typer.echo("If that file is yours, mend it; else report what `wsolkit --debug ...` shows.", err=True)
         sys.exit(3)
+
+
+def _place(error: Exception) -> str:
+    """Where in the package an error arose, e.g. in somebody's own method; empty where it was not inside."""
+    package = Path(__file__).parent.parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
+    if not frames:
+        return ""
+    return f" ({Path(frames[-1].filename).relative_to(package.parent)}, line {frames[-1].lineno})"

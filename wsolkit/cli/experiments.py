@@ -93,7 +93,7 @@ def plan(
     profile: ProfileName = None,
     settings: Settings = None,
     images_per_second: Annotated[
-        float | None, typer.Option(min=0.01, help="Training speed to estimate with. [measured here, or assumed]")
+        float | None, typer.Option(min=0.01, help="Training speed to estimate with; measured here, or assumed.")
     ] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.

@@ -17,7 +17,8 @@ def show_table(frame: "pd.DataFrame") -> None:
 
     console = Console()
     numeric = set(frame.select_dtypes("number"))
-    frame = frame.assign(**{name: frame[name].map("{:,}".format) for name in frame.select_dtypes("integer")})
+    whole = {name: frame[name].map("{:,}".format, na_action="ignore") for name in frame.select_dtypes("integer")}
+    frame = frame.assign(**whole)
     if not console.is_terminal:
         typer.echo(frame.to_string(index=False, na_rep=""))
         return

@@ -55,17 +55,13 @@ def evaluate(
 def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
     weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
-    model: Annotated[
-        str | None, typer.Option(help="Of torchvision, or a backbone of the kit. [a run: its own; else resnet50]")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=16, help="Side of the model's images in pixels. [a run: its own; else 224]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of torchvision or the kit; a run's own, or resnet50.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of its images in pixels; a run's own, or 224.")] = None,
     kind: Annotated[MapKind, typer.Option(help="The map that gives the box.")] = MapKind.cam,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="Share of the map's maximum. [0.2]", show_default=False)
+        float | None, typer.Option(min=0, max=0.99, help="Share of the map's maximum; 0.2.", show_default=False)
     ] = None,
-    target: Annotated[int | None, typer.Option(min=0, help="Class index; the most probable if not given.")] = None,
+    target: Annotated[int | None, typer.Option(min=0, help="Class index; the most probable.")] = None,
     classes: Annotated[Path | None, typer.Option(help="Text file with the classes' names, a line each.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for annotated pictures and localized.json.")] = Path("localized"),
 ) -> None:
