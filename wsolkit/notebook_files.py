@@ -50,11 +50,13 @@ def find(names: Sequence[str] = ()) -> list[Path]:
 
 
 def _order(path: Path) -> tuple[int, str]:
-    """What is read first, then tables, then figures, then what needs the rest."""
+    """What is read first, then tables, then figures, then the user's own, then what needs the rest."""
     name = path.stem
     if name in FIRST:
         return FIRST.index(name) - len(FIRST), name
-    return 2 if name in LAST else 0 if name.startswith("table") else 1, name
+    kinds = ("table", "fig")
+    kind = next((number for number, begun in enumerate(kinds) if name.startswith(begun)), len(kinds))
+    return len(kinds) + 1 if name in LAST else kind, name
 
 
 def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:
