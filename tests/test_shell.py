@@ -113,3 +113,15 @@ def test_a_log_gets_a_line_an_epoch(tiny, tmp_path):
     lines = [line for line in ended.stderr.splitlines() if f"{tiny.key} epoch" in line]
     assert len(lines) == tiny.epochs
     assert f"epoch 1 of {tiny.epochs}: loss_total" in lines[0]
+
+
+def test_a_recipe_follows_the_paper_or_the_released_code(wsolkit):
+    asked = ("recipe", "--profile", "paper", "--backbone", "ResNet50", "--source")
+    ours, theirs = (Recipe.from_json(wsolkit(*asked, source)[1]) for source in ("paper", "released"))
+    assert (ours.nesterov, theirs.nesterov) == (False, True)
+    assert ours.latter_part != theirs.latter_part
+    code, _, errors = wsolkit(*asked, "xyz")
+    assert (code, errors) == (2, "Error: Unknown hyperparameter source 'xyz'. Known: authors, paper, released.\n")
+    code, _, errors = wsolkit("recipe", "--profile", "demo", "--source", "released")
+    assert code == 2
+    assert "Profile 'demo' has hyperparameters of its own" in errors

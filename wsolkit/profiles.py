@@ -96,6 +96,10 @@ class Profile:
         self._require("backbone of the paper", backbone, self.backbones, "backbones")
         stand, name = self.stands[dataset], self.backbones[backbone]
         values = dict(self.training) | dict(self.bridging)
+        if source != "paper" and not self.published_values:
+            raise RecipeError(
+                f"Profile {self.name!r} has hyperparameters of its own; source = {source!r} is for 'paper'."
+            )
         if self.published_values:
             values |= published.hyperparameters(_published_name(dataset), backbone, source)
         values |= dict(stand.training) | dict(self.special.get((dataset, backbone), {}))

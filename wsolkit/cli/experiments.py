@@ -152,6 +152,9 @@ def recipe(
         str | None, typer.Option(help="Of drop, sim, norm, eil, with commas; none; or all three.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
+    source: Annotated[
+        str, typer.Option(help="paper, released (code) or authors: who wins where they differ, in profile paper.")
+    ] = "paper",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="name=value, any field of the recipe or, with a dot, its options.")
     ] = None,
@@ -171,7 +174,7 @@ def recipe(
     if "method" in changes and losses not in (None, "none"):
         raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --set method replaces; give one.")
     chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
-    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed)
+    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed, source)
     typer.echo(made.altered(changes).to_json())
 
 
