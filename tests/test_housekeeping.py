@@ -124,3 +124,17 @@ def test_an_empty_store_is_no_error(tmp_path, wsolkit):
     assert wsolkit("runs", "verify")[0] == 0
     assert wsolkit("runs", "gc")[0] == 0
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_says_in_which_options_a_run_differs_from_most(store, two):
+    done, _ = two
+    for number in range(3):
+        folder = store.root / f"run{number}"
+        folder.mkdir()
+        weight = 9.0 if number == 2 else 2.0
+        changed = done.changed(seed=number + 10, method_options={"lambda_sim": weight})
+        (folder / "recipe.json").write_text(changed.to_json())
+    options = housekeeping.listing(store).set_index("run")["options"]
+    assert options["run2"] == "lambda_sim=9.0"
+    assert options["run0"] == options["run1"]
+    assert housekeeping.listing(store)["seed"].dtype == "Int64"

@@ -50,7 +50,10 @@ def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_
     assert set(given["source"]) == {"given"}
     assert planning.duration(given["images"].sum() / 50) in planning.totals(given)
     run = store.get(pretraining)
-    (run.folder / DONE).write_text(json.dumps(run.info() | {"images_per_second": 1234.5}))
+    older = {name: value for name, value in run.info().items() if name != "images_per_second"}
+    (run.folder / DONE).write_text(json.dumps(older))
+    assert set(plan.table(store)["source"]) == {"assumed"}
+    (run.folder / DONE).write_text(json.dumps(older | {"images_per_second": 1234.5}))
     table = plan.table(store).set_index("dataset")
     assert table.loc[pretraining.dataset, "speed"] == 1234.5
     assert set(table.loc[[other], "speed"]) == {planning.ASSUMED_SPEED}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -79,7 +78,7 @@ def listing(store: RunStore) -> pd.DataFrame:
     seen: dict[tuple, Counter] = defaultdict(Counter)
     for recipe in filter(None, recipes.values()):
         for name, value in recipe.method_options.items():
-            seen[*_kind(recipe), name][value] += 1
+            seen[*_kind(recipe), name][str(value)] += 1
     usual = {option: counts.most_common(1)[0][0] for option, counts in seen.items()}
     rows = [_row(store, folder, recipe, usual) for folder, recipe in recipes.items()]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "gt_known_loc": float})
@@ -98,14 +97,14 @@ def _kind(recipe: Recipe) -> tuple[str, str, str]:
     return recipe.dataset, recipe.backbone, recipe.method
 
 
-def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, Any]) -> dict:
+def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str]) -> dict:
     made = datetime.fromtimestamp((folder / RECIPE).stat().st_mtime).isoformat(" ", "minutes")
     row = {"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)}
     if recipe is None:
         return row
     row |= {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed")}
     options = recipe.method_options.items()
-    row["options"] = " ".join(f"{name}={value}" for name, value in options if value != usual[*_kind(recipe), name])
+    row["options"] = " ".join(f"{name}={value}" for name, value in options if str(value) != usual[*_kind(recipe), name])
     row["epochs"] = f"{store.finished_epochs(recipe)}/{recipe.epochs}"
     if recipe.key != folder.name:
         return row

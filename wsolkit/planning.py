@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wsolkit import datasets, notebook_files
@@ -64,10 +65,10 @@ def _speeds(recipes: Sequence[Recipe], store: RunStore) -> dict[tuple[str, str],
     """Median images/s of finished runs, by data set and backbone."""
     runs = [run for run in map(store.find, recipes) if run]
     seen = pd.DataFrame(
-        [(run.recipe.dataset, run.recipe.backbone, run.info()["images_per_second"]) for run in runs],
+        [(run.recipe.dataset, run.recipe.backbone, run.info().get("images_per_second", np.nan)) for run in runs],
         columns=["dataset", "backbone", "speed"],
     )
-    return seen.groupby(["dataset", "backbone"])["speed"].median().to_dict()
+    return seen.groupby(["dataset", "backbone"])["speed"].median().dropna().to_dict()
 
 
 def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapping[str, Any] | None = None) -> Plan:
