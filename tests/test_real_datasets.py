@@ -256,11 +256,13 @@ def test_check_of_an_empty_folder_says_where_to_get_everything(tmp_path):
     for name, images in (("cub", 5_994), ("ilsvrc", 1_281_167), ("openimages", 29_819)):
         found = states(name, tmp_path)
         assert found["metadata of train-weaksup"] == ("missing", 0, images)
-        assert found["images of train-weaksup"] == ("unknown", None, images)
+        assert found["images of train-weaksup"] == ("missing", 0, images)
         text = datasets.describe(datasets.check(name, tmp_path))
         assert text.count("Get it: ") == len(found)
         assert "https://github.com/clovaai/wsolevaluation" in text
     assert "https://image-net.org" in datasets.describe(datasets.check("ilsvrc", tmp_path))
+    (tmp_path / "ILSVRC" / "train").mkdir(parents=True)  # which images belong there only the metadata say
+    assert states("ilsvrc", tmp_path)["images of train-weaksup"] == ("unknown", None, 1_281_167)
     assert states("tiny_imagenet", tmp_path) == {"lists of images": ("missing", 0, 1)}
     assert datasets.check("synthetic_birds", tmp_path) == datasets.archives("synthetic_birds") == ()
 

@@ -106,7 +106,8 @@ def split_parts(
     lines = 0 if metadata is None else len(metadata.image_ids)
     parts = [Part(f"metadata of {split}", folder, published, lines, f"the folder metadata/ of {BENCHMARK}", problem)]
     for kind in contents:
-        expected, found = (kind.published, None) if metadata is None else kind.count(metadata)
+        without_list = kind.published, None if kind.path.exists() else 0
+        expected, found = without_list if metadata is None else kind.count(metadata)
         parts.append(Part(f"{kind.what} of {split}", kind.path, expected, found, kind.where))
     return parts
 
