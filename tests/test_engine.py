@@ -15,6 +15,8 @@ from wsolkit import checkpoints, engine, methods, models, training
 from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
 from wsolkit.errors import TrainingError
+from wsolkit.methods import Step
+from wsolkit.methods._base import Term
 from wsolkit.runs import RunStore
 
 WITHOUT_BATCH_NORM = {
@@ -170,3 +172,18 @@ def test_more_processes_than_images_in_a_batch_are_refused(tiny, place, tmp_path
     many.world = 9
     with pytest.raises(TrainingError, match="9 processes cannot share batches of 8 images"):
         training.train(tiny, tmp_path, place, engine=many)
+
+
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda outcome: outcome.logits, "gave a Tensor; expected a Step"),
+        (lambda outcome: Step(outcome.logits, {"ce": Term(outcome.logits)}), r"Loss term 'ce' .* shape \(2, 3\)"),
+    ],
+)
+def test_a_method_that_gives_something_else_is_told_so(gives, said):
+    model = models.build("mini_vgg", 3)
+    take = methods.configured_step("cam", {})
+    stepper = Stepper(model, lambda *given: gives(take(*given)))
+    with pytest.raises(TrainingError, match=said):
+        stepper(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), False, lambda shape: torch.rand(shape))

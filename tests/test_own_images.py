@@ -33,11 +33,18 @@ def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
         assert 0 <= y0 < y1 <= 60
         assert 0 <= each.target < 5
         assert 0 < each.probability <= 1
-        assert each.share == pytest.approx((x1 - x0) * (y1 - y0) / 5400, abs=1e-4)
+        assert each.picture_size == (90, 60)
+        assert each.share == pytest.approx((x1 - x0 + 1) * (y1 - y0 + 1) / 5400, abs=1e-4)
         assert Image.open(each.annotated).size[1] > 60
     assert found[0].annotated != found[1].annotated
     told = json.loads((tmp_path / "out" / own_images.RESULTS).read_text())
-    assert [tuple(each["box"]) for each in told] == [each.box for each in found]
+    assert [tuple(each["box"]) for each in told["pictures"]] == [each.box for each in found]
+    assert told["settings"] == {"size": 64, "kind": "cam", "threshold": 0.2, "target": None}
+
+
+def test_a_box_at_the_edges_of_the_models_image_is_at_those_of_the_picture():
+    assert own_images._in_picture(np.array([0, 0, 223, 223]), 224, (480, 400)) == (0, 0, 479, 399)
+    assert own_images._in_picture(np.array([0, 100, 100, 223]), 224, (224, 224)) == (0, 100, 100, 223)
 
 
 def test_a_class_can_be_asked_for_and_another_map(pictures, tmp_path):
@@ -90,6 +97,9 @@ def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatc
         assert (opened.name, opened.size) == (tiny.backbone, tiny.crop_size)
         assert torch.equal(opened.network.classifier.weight, run.model().classifier.weight)
     assert own_models.open_classifier(run.folder, size=48).size == 48
+    (tmp_path / "alone.safetensors").write_bytes((run.folder / training.BEST).read_bytes())
+    with pytest.raises(CheckpointError, match=r"does not fit resnet50.*resnet50 was assumed; --model"):
+        own_models.open_classifier(tmp_path / "alone.safetensors")
     with pytest.raises(CheckpointError, match="does not exist, and no run begins so either"):
         own_models.open_classifier(type(tmp_path)("zzz"))
     with pytest.raises(CheckpointError, match="not the folder of a finished run"):

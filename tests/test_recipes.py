@@ -110,9 +110,10 @@ def test_the_step_schedule():
 
 
 def test_a_user_changes_fields_and_what_hangs_on_them_follows():
-    made = tiny_recipe(method="bridging", epochs=5, warm_epochs=2, snapshot_epochs=(1, 5))
+    changes = {"epochs": 5, "warm_epochs": 2, "snapshot_epochs": (1, 5), "lr_decay_epochs": (2, 4)}
+    made = tiny_recipe(method="bridging", **changes)
     short = made.altered({"epochs": 2, "method_options.lambda_sim": 7})
-    assert (short.epochs, short.warm_epochs, short.snapshot_epochs) == (2, 1, (1,))
+    assert (short.epochs, short.warm_epochs, short.snapshot_epochs, short.lr_decay_epochs) == (2, 1, (1,), (2,))
     assert short.method_options == made.method_options | {"lambda_sim": 7.0}
     assert made.altered({"epochs": 2, "warm_epochs": 2}).warm_epochs == 2
     assert made.altered({"method": "cam"}).method_options == {}
@@ -127,6 +128,7 @@ def test_a_user_changes_fields_and_what_hangs_on_them_follows():
         ({"epochz": 1}, r"unknown name 'epochz' \(did you mean 'epochs'\?\)\.$"),
         ({"zzz": 1}, "unknown name 'zzz'. Known: dataset, backbone"),
         ({"epochs.x": 1}, "epochs has no options"),
+        ({"lambda_sim": 1}, "lambda_sim is an option of the method. Give method_options.lambda_sim=1"),
         ({"method_options.lambda_simm": 1}, "did you mean 'lambda_sim'"),
         ({"pretrained": {"dataset": "cub", "backbone": "mini_vgg", "epochs": -3}}, "pretrained.epochs = -3"),
     ],

@@ -3,7 +3,7 @@ import multiprocessing
 
 import pytest
 
-from wsolkit import runs, training
+from wsolkit import provenance, runs, training
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.runs import RunStore
 
@@ -125,3 +125,17 @@ def test_a_store_that_cannot_be_written_is_an_error_of_the_kit(place, tiny, tmp_
 def test_the_recipe_lies_beside_the_run(store, tiny):
     run = store.get(tiny)
     assert json.loads((run.folder / runs.RECIPE).read_text()) == json.loads(tiny.to_json())
+
+
+def test_a_run_knows_with_which_files_it_was_trained(store, tiny, monkeypatch, wsolkit, tmp_path):
+    run = store.get(tiny)
+    assert provenance.changed_since(run) == []
+    (tmp_path / "recipe.json").write_text(tiny.to_json())
+    monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
+    code, out, errors = wsolkit("train", tmp_path / "recipe.json")
+    assert (code, out.strip()) == (0, str(run.folder))
+    assert "It has been trained before" in errors
+    assert "has changed" not in errors
+    changed = run.info() | {"code": run.info()["code"] | {f"methods/{tiny.method}.py": "0" * 12}}
+    (run.folder / "run.json").write_text(json.dumps(changed))
+    assert f"wsolkit/methods/{tiny.method}.py has changed since" in wsolkit("train", tmp_path / "recipe.json")[2]

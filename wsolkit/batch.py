@@ -125,18 +125,24 @@ def reproduce(
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
         settings = _Settings(given, out, _variables(slots), Path(watched), wanted)
         tasks = list(_tasks(missing, store, settings))
+        begun: set[Recipe] = set()
         trained, runs = 0, sum(isinstance(task.name, Recipe) for task in tasks)
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
             for ended, running in run_tasks(pool, tasks, slots, elsewhere):
                 for each in ended:
                     if isinstance(each.task.name, Recipe):
                         trained += 1
-                        logger.info("run %d of %d %s", trained, runs, _in_words(each))
+                        how = "is there" if each.error is None else f"failed ({each.error})"
+                        logger.info("run %d of %d %s: %s", trained, runs, how, _named(each.task.name, store))
                     else:
                         bar.clear()
                         outcomes[each.task.name] = each.value or _not_executed(each)
                         gallery.write(out, given["profile"], notebook_files.find())
                         on_done(outcomes[each.task.name])
+                for task in running:
+                    if isinstance(task.name, Recipe) and task.name not in begun:
+                        begun.add(task.name)
+                        logger.info("run begins: %s", _named(task.name, store))
                 bar.update(len(ended))
                 shown = [_state(task, store, settings) for task in running[:SHOWN]]
                 bar.set_postfix_str(" | ".join(shown) + (" ..." if len(running) > SHOWN else ""))
@@ -223,10 +229,9 @@ def _not_executed(ended: Ended) -> Outcome:
     return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {kind}{ended.error}")
 
 
-def _in_words(ended: Ended) -> str:
-    recipe = ended.task.name
-    how = "is there" if ended.error is None else f"failed: {ended.error}"
-    return f"{how}: {recipe.dataset}, {recipe.backbone}, {recipe.method}, seed {recipe.seed} ({recipe.key})"
+def _named(recipe: Recipe, store: RunStore) -> str:
+    done = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs"
+    return f"{recipe.key}, {recipe.dataset}, {recipe.backbone}, {recipe.method}, seed {recipe.seed}, {done}"
 
 
 def _state(task: Task, store: RunStore, settings: _Settings) -> str:

@@ -302,7 +302,7 @@ def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured(part: pd.Series, parts: int) -> str:
-    more = f" (1 of {parts} parts)" if parts > 1 else ""
+    more = f" (shown: one of {parts} parts)" if parts > 1 else ""
     if np.isnan(part["difference"]):
         return f"{part['part']}: not measured{more}"
     limit = "" if not part["margin"] else f", asked {'within ±' if part['relation'] == 'within' else 'above '}"

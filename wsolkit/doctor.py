@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _runs() -> Finding:
 def _weights() -> Finding:
     from wsolkit import models
 
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     for name in models.names():
         model = models.build(name, 1)
         if model.imagenet_weights is None:
@@ -154,17 +155,25 @@ def _weights() -> Finding:
         try:
             models.imagenet_weights_file(model)
         except WsolkitError as error:
-            missing.append(str(error))
+            missing[name] = str(error)
     if missing:
-        return Finding("ImageNet weights", "note", "not all there; only profile paper needs them", missing[0])
+        said = f"missing for {', '.join(missing)}; only profile paper needs them"
+        return Finding("ImageNet weights", "note", said, next(iter(missing.values())))
     return Finding("ImageNet weights", "ok", f"in {paths.weights_root()}")
 
 
 def _slurm() -> Finding:
     found = shutil.which("sbatch")
-    return Finding(
-        "Slurm", "ok" if found else "note", found or "not here", "" if found else "only --executor slurm needs it"
-    )
+    if not found:
+        return Finding("Slurm", "note", "not here", "only --executor slurm needs it")
+    try:
+        answer = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        answer = None
+    if answer is None or answer.returncode or " UP" not in answer.stdout:
+        advice = "set SLURM_CONF, or go to a login node; only --executor slurm needs it"
+        return Finding("Slurm", "note", f"{found}, but no controller answers", advice)
+    return Finding("Slurm", "ok", found)
 
 
 def _data(root: Path) -> Iterator[Finding]:

@@ -178,8 +178,23 @@ class Stepper(nn.Module):
     def forward(self, images: Tensor, labels: Tensor, warm: bool, draw: Draw) -> tuple[Tensor, Tensor, dict]:
         """The total loss, the number of images that were classified rightly, and the loss terms by name."""
         outcome = self._step(self.model, images, labels, warm, draw)
+        _require_step(outcome)
         right = (outcome.logits.argmax(1) == labels).sum()
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
+
+
+def _require_step(outcome: object) -> None:
+    """Make sure that a method, anybody's perhaps, has given what a step is.
+
+    Raises:
+        TrainingError: naming what it gave instead.
+    """
+    if not isinstance(outcome, Step):
+        raise TrainingError(f"The method's step gave a {type(outcome).__name__}; expected a Step (docs/extending.md).")
+    for name, term in outcome.terms.items():
+        if term.value.ndim:
+            shape = tuple(term.value.shape)
+            raise TrainingError(f"Loss term {name!r} of the method has the shape {shape}; expected a scalar.")
 
 
 @dataclass(frozen=True)

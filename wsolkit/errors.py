@@ -58,7 +58,8 @@ def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:
 def nearest(received: str, known: Iterable[str]) -> str | None:
     """The name that begins so, or is most like it as a whole, or begins most like it; None if none does."""
     names = sorted(known)
-    begun = [name for name in names if received and name.startswith(received)]
+    same = [name for name in names if name.lower() == received.lower()]
+    begun = same or [name for name in names if received and name.startswith(received)]
     beginnings = {name[: len(received)]: name for name in reversed(names)}
     like = get_close_matches(received, beginnings, n=1, cutoff=ALIKE)
     near = begun or get_close_matches(received, names, n=1) or [beginnings[each] for each in like]

@@ -125,7 +125,10 @@ def _rates(run: Run) -> dict[str, float]:
 
 def describe(store: RunStore, folder: Path) -> str:
     """A run in lines: its folder, its rates on the test split in percent, how it came about, its recipe."""
-    recipe = Recipe.from_file(folder / RECIPE)
+    try:
+        recipe = Recipe.from_file(folder / RECIPE)
+    except WsolkitError as error:
+        return f"{folder}\nforeign: {error}\n\n{(folder / RECIPE).read_text(errors='replace')}"
     run = store.find(recipe) if recipe.key == folder.name else None
     if run is None:
         done = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs; no report yet"

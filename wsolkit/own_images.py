@@ -1,7 +1,7 @@
 """Anybody's pictures with anybody's classifier: where did it look?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import nn
 
 from wsolkit.batches import normalise
-from wsolkit.boxes import scale_boxes
 from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
@@ -28,18 +27,20 @@ class Located:
     Attributes:
         image: the file.
         target: class index.
-        name: of the class, or empty where no names were given.
+        name: of the class; None where no names were given.
         probability: of that class, in [0, 1].
-        box: ``x0, y0, x1, y1`` in pixels of the picture, of the largest contour.
+        box: ``x0, y0, x1, y1`` in pixels of the picture, ends included, of the largest contour.
+        picture_size: width and height of the picture in pixels.
         annotated: the written picture; the box beside the map.
         share: of the picture that the box covers, in (0, 1].
     """
 
     image: str
     target: int
-    name: str
+    name: str | None
     probability: float
     box: tuple[int, int, int, int]
+    picture_size: tuple[int, int]
     annotated: str
     share: float
 
@@ -66,6 +67,7 @@ def localize_files(
     threshold: float = THRESHOLD,
     target: int | None = None,
     names: Sequence[str] = (),
+    origin: Mapping[str, str] | None = None,
 ) -> Localized:
     """Localize in each picture, and write it with its box beside its map, and all results as JSON.
 
@@ -80,6 +82,7 @@ def localize_files(
         threshold: share of the map's maximum above which a cell is inside.
         target: class index; None takes each picture's most probable class.
         names: of the classes, for what is written; none means numbers.
+        origin: what else the JSON should say, e.g. where the model comes from.
 
     Raises:
         DataError: if there is no picture at all, or the number of names is not that of the classes.
@@ -87,6 +90,7 @@ def localize_files(
     """
     chosen = _pictures(files)
     writable_folder(out)
+    settings = {**(origin or {}), "size": size, "kind": kind, "threshold": threshold, "target": target}
     device = next(model.parameters()).device
     found: list[Located] = []
     unreadable = []
@@ -102,18 +106,25 @@ def localize_files(
         if names and len(names) != len(logits):
             raise DataError(f"{len(names)} names of classes were given, and the model has {len(logits)} classes.")
         probability = float(logits.softmax(0)[label])
-        box = scale_boxes(result.boxes(threshold, kind), size, size, (picture.height, picture.width))[0]
+        box = _in_picture(result.boxes(threshold, kind)[0], size, picture.size)
         overlay = Image.fromarray(result.overlay(small[None], kind)[0]).resize(picture.size, Image.Resampling.BILINEAR)
         annotated = _free_name(out, file, [Path(each.annotated).name for each in found])
-        x0, y0, x1, y1 = corners = tuple(box.tolist())
-        share = (x1 - x0) * (y1 - y0) / (picture.width * picture.height)
-        name = names[label] if names else ""
-        located = Located(str(file), label, name, round(probability, 4), corners, str(annotated), round(share, 4))
+        share = (box[2] - box[0] + 1) * (box[3] - box[1] + 1) / (picture.width * picture.height)
+        located = Located(
+            image=str(file),
+            target=label,
+            name=names[label] if names else None,
+            probability=round(probability, 4),
+            box=box,
+            picture_size=picture.size,
+            annotated=str(annotated),
+            share=round(share, 4),
+        )
         with atomic_file(annotated) as partial:
-            _sheet(picture, overlay, located).save(partial, format="png")
+            _sheet(picture, overlay, located, f"{kind} above {threshold:g}").save(partial, format="png")
         found.append(located)
         with atomic_file(out / RESULTS) as partial:
-            partial.write_text(json.dumps([asdict(each) for each in found], indent=2))
+            partial.write_text(json.dumps({"settings": settings, "pictures": [*map(asdict, found)]}, indent=2))
     return Localized(tuple(found), tuple(unreadable))
 
 
@@ -177,15 +188,22 @@ def _free_name(out: Path, file: Path, taken: Sequence[str]) -> Path:
     return out / next(name for name in names if name not in taken)
 
 
-def _sheet(picture: Image.Image, overlay: Image.Image, located: Located) -> Image.Image:
-    """The picture beside its overlay, both with the box, under a line that names the class."""
+def _in_picture(box: np.ndarray, size: int, picture_size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box of the model's image in the picture; edges go to edges."""
+    width, height = picture_size
+    x0, y0, x1, y1 = (box * np.array([width - 1, height - 1] * 2) / (size - 1)).round().astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def _sheet(picture: Image.Image, overlay: Image.Image, located: Located, how: str) -> Image.Image:
+    """The picture beside its overlay, both with the box, under a line with the class and how the box was found."""
     width = max(2, round(max(picture.size) / 150))
     for each in (drawn := picture.copy(), overlay):
         ImageDraw.Draw(each).rectangle(located.box, outline=(230, 120, 0), width=width)
     letters = max(11, round(max(picture.size) / 30))
     top = round(1.5 * letters)
     sheet = Image.new("RGB", (2 * picture.width + width, picture.height + top), "white")
-    said = describe_class(located)
+    said = f"{describe_class(located)}; box: {how}"
     ImageDraw.Draw(sheet).text((width, top // 6), said, fill="black", font=ImageFont.load_default(letters))
     sheet.paste(drawn, (0, top))
     sheet.paste(overlay, (picture.width + width, top))

@@ -46,9 +46,13 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
     file = find_weights(weights)
     beside = file.with_name(RECIPE)
     recipe = Recipe.from_file(beside) if beside.exists() else None
-    name = model or (recipe.backbone if recipe else USUAL_MODEL)
     side = size or (recipe.crop_size if recipe else USUAL_SIZE)
-    return Classifier(load_classifier(name, file), side, name)
+    if named := model or (recipe and recipe.backbone):
+        return Classifier(load_classifier(named, file), side, named)
+    try:
+        return Classifier(load_classifier(USUAL_MODEL, file), side, USUAL_MODEL)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} ({USUAL_MODEL} was assumed; --model, or model=, names another.)") from None
 
 
 def find_weights(weights: Path) -> Path:

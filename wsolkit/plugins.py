@@ -1,10 +1,12 @@
 """Folders as registries: a data set, backbone or method is one file, and its file name is its name."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
@@ -46,6 +48,12 @@ def load(package: str, kind: str, name: str) -> ModuleType:
     return module
 
 
+def file_hash(package: str, kind: str, name: str) -> str:
+    """A short hash of a plugin's file, to see whether it has changed; arguments as for `load`."""
+    source = load(package, kind, name).__file__ or ""
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]
+
+
 def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
     """Build a plugin's frozen ``Options`` from plain values.
 
@@ -62,7 +70,8 @@ def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> 
     except ValidationError as error:
         known = sorted(field.name for field in dataclasses.fields(options_type))
         said = explain(error, known)
-        raise RecipeError(f"Options of {owner}: {said}. It knows: {', '.join(known) or 'none'}.") from None
+        knows = f"It knows: {', '.join(known)}." if known else "It has no options."
+        raise RecipeError(f"Options of {owner}: {said}. {knows}") from None
 
 
 SHOWN = 80

@@ -3,12 +3,17 @@
 import platform
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 import wsolkit
-from wsolkit import paths
+from wsolkit import paths, plugins
+from wsolkit.recipes import Recipe
 from wsolkit.training import Place
+
+if TYPE_CHECKING:
+    from wsolkit.runs import Run
 
 
 def of(place: Place) -> dict[str, str | int]:
@@ -24,6 +29,22 @@ def of(place: Place) -> dict[str, str | int]:
         "parts": place.parts,
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def code(recipe: Recipe) -> dict[str, str]:
+    """Hashes of the files that a recipe names: its method, backbone and data set."""
+    named = {"methods": ("method", recipe.method), "models": ("backbone", recipe.backbone)}
+    named["datasets"] = "dataset", recipe.dataset
+    return {
+        f"{folder}/{name}.py": plugins.file_hash(f"wsolkit.{folder}", kind, name)
+        for folder, (kind, name) in named.items()
+    }
+
+
+def changed_since(run: "Run") -> list[str]:
+    """Files that a run's recipe names and that have changed since it was trained."""
+    trained_with = run.info().get("code", {})
+    return [name for name, value in code(run.recipe).items() if trained_with.get(name, value) != value]
 
 
 def commit() -> str:

@@ -168,9 +168,12 @@ class Recipe:
                 fields[f"{name}_options"] = {}
         if isinstance(epochs := settings.get("epochs"), int):
             fields["snapshot_epochs"] = [epoch for epoch in self.snapshot_epochs if epoch <= epochs]
+            fields["lr_decay_epochs"] = [epoch for epoch in self.lr_decay_epochs if epoch <= epochs]
             fields["warm_epochs"] = min(self.warm_epochs, max(0, epochs - 1))
         for path, value in sorted(settings.items()):  # a field comes before its options
             name, _, option = path.partition(".")
+            if name in fields["method_options"]:
+                raise RecipeError(f"{name} is an option of the method. Give method_options.{path}={value}.")
             if not option:
                 fields[name] = value
             elif isinstance(fields.get(name), dict):

@@ -248,6 +248,7 @@ class RunStore:
             "recipe": recipe.key,
             "processes": self.engine.world,
             "data": self._data_of(recipe),
+            "code": provenance.code(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": epochs,
             # With the judging of epochs on train-fullsup.

@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done; 1 done, and something failed or is not in order; 2 wrong usage, or something that the "
-    "message says how to put right; 3 a fault of wsolkit; 130 interrupted.",
+    "message says how to put right; 3 an unexpected error, of wsolkit or of a file added to it; 130 interrupted.",
 )
 
 PAPER, OWN, HOUSE = "The paper", "Your own", "Housekeeping"
@@ -78,7 +78,7 @@ def main() -> None:
         if isinstance(error, WsolkitError):
             typer.echo(f"Error: {error}", err=True)
             sys.exit(2)
-        typer.echo(f"A fault of wsolkit: {type(error).__name__}: {error}{_place(error)}", err=True)
+        typer.echo(f"Unexpected {type(error).__name__}: {error}{_place(error)}", err=True)
         typer.echo("If that file is yours, mend it; else report what `wsolkit --debug ...` shows.", err=True)
         sys.exit(3)
 

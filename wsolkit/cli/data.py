@@ -21,10 +21,10 @@ def check(name: Dataset, data_root: DataFolder) -> None:
     """
     from wsolkit import datasets
 
+    parts = datasets.check(name, data_root)
     if not data_root.expanduser().exists():
         typer.echo(f"{data_root} does not exist.", err=True)
-    parts = datasets.check(name, data_root)
-    typer.echo(datasets.describe(parts) if parts else f"{name} is drawn: it needs no data.")
+    typer.echo(datasets.describe(parts) if parts else f"{name} does not say what it needs; a drawn one needs nothing.")
     if any(part.state != "ok" for part in parts):
         raise typer.Exit(1)
 

@@ -93,7 +93,7 @@ def plan(
     profile: ProfileName = None,
     settings: Settings = None,
     images_per_second: Annotated[
-        float | None, typer.Option(min=0.01, help="Training speed to estimate with; measured here, or assumed.")
+        float | None, typer.Option(min=0.01, help="Training speed to estimate with; as measured here, else 250.")
     ] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.
@@ -194,17 +194,23 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
     """
-    from wsolkit import paths
+    from wsolkit import paths, provenance
     from wsolkit.recipes import Recipe
     from wsolkit.runs import RunStore
     from wsolkit.training import Place
 
     place = Place(data_root, device, paths.cache_or_off(), precision.value, parts, track)
     store = RunStore(paths.runs_root(), place)
+    wanted = Recipe.from_file(recipe)
+    before = store.find(wanted)
     with interruptible():
-        run = store.get(Recipe.from_file(recipe))
+        run = store.get(wanted)
     if not store.engine.main:  # of several processes one speaks
         return
     typer.echo(run.folder)
+    if before is not None:
+        typer.echo("It has been trained before; nothing was done. To train it anew, delete that folder.", err=True)
+    for name in provenance.changed_since(run):
+        typer.echo(f"wsolkit/{name} has changed since it was trained.", err=True)
     typer.echo(f"Its rates: wsolkit runs show {run.recipe.key[:6]}", err=True)
     typer.echo(f"Your pictures: wsolkit localize PICTURES --weights {run.recipe.key[:6]}", err=True)

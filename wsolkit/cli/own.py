@@ -69,7 +69,7 @@ def localize(
 
     Example: wsolkit localize bird.jpg --model resnet50 --weights resnet50.pth
 
-    Example: wsolkit localize photos/ --weights 4539 --threshold 0.4
+    Example: wsolkit localize photos/ --weights KEY_OF_A_RUN --threshold 0.4
     """
     from wsolkit import own_images, own_models
     from wsolkit.decomposition import THRESHOLD
@@ -77,9 +77,10 @@ def localize(
     share = THRESHOLD if threshold is None else threshold
     names = own_images.read_names(classes) if classes else ()
     opened = own_models.open_classifier(weights, model, size)
-    done = own_images.localize_files(opened.network, images, out, opened.size, kind.value, share, target, names)
+    origin = {"weights": str(weights), "model": opened.name}
+    done = own_images.localize_files(opened.network, images, out, opened.size, kind.value, share, target, names, origin)
     for found in done.found:
-        wide = "; nearly all of it: try another --threshold" if found.share > NEARLY_ALL else ""
+        wide = f" is nearly all of it above {share:g}: try a higher --threshold" if found.share > NEARLY_ALL else ""
         typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}{wide}, {found.annotated}")
     for problem in done.unreadable:
         typer.echo(problem, err=True)

@@ -24,6 +24,9 @@ def _store() -> "RunStore":
 def list_runs() -> None:
     """List all runs, the newest first: what they train, how far they are, GT-known Loc (test), megabytes on disk.
 
+    Options are those in which a run differs from most of its data set, backbone and method. `foreign` is what another
+    version of the kit made, or whose method or data set is not here. To drop a run, delete its folder.
+
     Example: wsolkit runs list
     """
     from wsolkit import housekeeping
@@ -33,6 +36,8 @@ def list_runs() -> None:
         typer.echo("No runs yet.")
     else:
         show_table(table)
+    if (table["state"] == "foreign").any():
+        typer.echo("foreign: made by another version of the kit or of a method; `wsolkit runs show KEY` says why")
 
 
 @app.command()

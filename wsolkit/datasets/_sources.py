@@ -104,7 +104,16 @@ def split_parts(
     except DataError as error:
         problem = str(error)
     lines = 0 if metadata is None else len(metadata.image_ids)
-    parts = [Part(f"metadata of {split}", folder, published, lines, f"the folder metadata/ of {BENCHMARK}", problem)]
+    parts = [
+        Part(
+            f"metadata of {split}",
+            folder,
+            published,
+            lines,
+            f"git clone {BENCHMARK}, and copy its folder metadata/",
+            problem,
+        )
+    ]
     for kind in contents:
         without_list = kind.published, None if kind.path.exists() else 0
         expected, found = without_list if metadata is None else kind.count(metadata)
