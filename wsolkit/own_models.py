@@ -105,8 +105,8 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
             return model.eval()
         misfits.append(misfit)
     nearest = min(misfits, key=lambda misfit: sum(map(len, misfit.values())))
-    said = ", ".join(f"{len(keys)} tensors {what} (e.g. {keys[0]})" for what, keys in nearest.items())
-    raise CheckpointError(f"{weights} does not fit {name}: {said}. Name the model that it belongs to.")
+    said = ", ".join(f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in nearest.items())
+    raise CheckpointError(f"{weights} does not fit {name}. Of the tensors, {said}. Name the model that it belongs to.")
 
 
 def _candidates(name: str, others: Sequence[str], classes: int) -> Iterator[nn.Module]:
@@ -123,8 +123,8 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
     """What keeps a model from taking a state dict: names of tensors by what is wrong with them; empty if it fits."""
     shared = [name for name in own if name in given]
     found = {
-        "are missing": [name for name in own if name not in given],
-        "are not the model's": [name for name in given if name not in own],
-        "have another shape": [name for name in shared if own[name].shape != given[name].shape],
+        "missing": [name for name in own if name not in given],
+        "not the model's": [name for name in given if name not in own],
+        "of another shape": [name for name in shared if own[name].shape != given[name].shape],
     }
     return {what: names for what, names in found.items() if names}
