@@ -320,7 +320,7 @@ def test_get_says_where_the_rest_comes_from(tmp_path, wsolkit):
     assert code == 1
     assert "after a login at https://image-net.org" in out
     code, out, _ = wsolkit("data", "get", "synthetic_birds", "--data-root", tmp_path)
-    assert (code, out) == (0, "synthetic_birds is drawn: it needs no data.\n")
+    assert (code, out) == (0, "synthetic_birds does not say what it needs; a drawn one needs nothing.\n")
     assert wsolkit("data", "check", "nothing", "--data-root", tmp_path)[0] == 2
 
 
