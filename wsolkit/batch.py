@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsolkit import datasets, gallery, notebook_files, pages, paths
+from wsolkit import gallery, notebook_files, pages, paths
 from wsolkit.engine import Precision
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.files import writable_folder
@@ -166,9 +166,7 @@ def _require(recipes: Iterable[Recipe], place: Place) -> None:
     for recipe in needed.values():
         try:
             require(recipe, place)
-            datasets.open_dataset(
-                recipe.dataset, "test", recipe.size_of("test"), recipe.dataset_options, place.data_root
-            )
+            place.source(recipe, "test")
         except WsolkitError as error:
             failures.append(error)
     if failures and len(failures) == len(needed):

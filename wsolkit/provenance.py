@@ -33,11 +33,11 @@ def of(place: Place) -> dict[str, str | int]:
 
 def code(recipe: Recipe) -> dict[str, str]:
     """Hashes of the files that a recipe names: its method, backbone and data set."""
-    named = {"methods": ("method", recipe.method), "models": ("backbone", recipe.backbone)}
-    named["datasets"] = "dataset", recipe.dataset
+    folders = {"method": "methods", "backbone": "models", "dataset": "datasets"}
+    named = {kind: getattr(recipe, kind) for kind in folders}
     return {
-        f"{folder}/{name}.py": plugins.file_hash(f"wsolkit.{folder}", kind, name)
-        for folder, (kind, name) in named.items()
+        f"{folders[kind]}/{name}.py": plugins.file_hash(f"wsolkit.{folders[kind]}", kind, name)
+        for kind, name in named.items()
     }
 
 

@@ -172,7 +172,7 @@ class Recipe:
             fields["warm_epochs"] = min(self.warm_epochs, max(0, epochs - 1))
         for path, value in sorted(settings.items()):  # a field comes before its options
             name, _, option = path.partition(".")
-            if name in fields["method_options"]:
+            if name in self.method_options and name not in Recipe.__dataclass_fields__:
                 raise RecipeError(f"{name} is an option of the method. Give method_options.{path}={value}.")
             if not option:
                 fields[name] = value
