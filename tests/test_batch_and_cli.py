@@ -2,11 +2,13 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+import zmq
 
 from wsolkit import batch, notebook_files, paths, study
 from wsolkit.errors import RecipeError, TrainingError, WsolkitError
@@ -85,6 +87,22 @@ def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
     assert "ZeroDivisionError: division by zero" in bad.failure
     partial = nbformat.read(bad.executed, as_version=4)
     assert not partial.cells[-1].outputs
+
+
+TRANSPORT = "from ipykernel.kernelapp import IPKernelApp\nprint(IPKernelApp.instance().transport)"
+
+
+@pytest.mark.skipif(not zmq.has("ipc"), reason="no socket files on this system")
+@pytest.mark.parametrize(("folder", "transport"), [("short", "ipc"), ("l" + 200 * "o" + "ng", "tcp")])
+def test_kernels_talk_over_files_where_their_names_fit(tmp_path, monkeypatch, folder, transport):
+    write_notebook(tmp_path / "home" / "notebooks", "how", TRANSPORT)
+    monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "home"))
+    # The test's own folder may be too deep for socket files already.
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / folder).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(Path(root) / folder))
+        (outcome,) = batch.reproduce(["how"], "smoke", jobs=1)
+    assert nbformat.read(outcome.executed, as_version=4).cells[-1].outputs[0]["text"] == f"{transport}\n"
 
 
 def test_the_shell_reports_failures_by_exit_code(home, wsolkit):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsolkit import gallery, notebook_files, pages, paths
 from wsolkit.engine import Precision
@@ -21,6 +21,9 @@ from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore, silence, training_task
 from wsolkit.study import JOBS_VARIABLE, default_jobs
 from wsolkit.training import Place, require
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +184,7 @@ class _Settings:
         parameters: of the notebooks.
         out: folder of executed notebooks, tables and figures.
         variables: of the kernels' environment.
-        watched: folder of the files that bars are written to.
+        watched: folder of the files that bars are written to, and of the kernels' sockets.
         wanted: folder that is there as long as the batch is.
     """
 
@@ -193,6 +196,9 @@ class _Settings:
 
     def bars(self, notebook: Path) -> Path:
         return self.watched / notebook.stem
+
+    def sockets(self, notebook: Path) -> Path:
+        return self.watched / f"{notebook.stem}-kernel"
 
 
 def _tasks(missing: Mapping[Path, Sequence[Recipe]], store: RunStore, settings: _Settings) -> Iterator[Task]:
@@ -238,6 +244,16 @@ def _state(task: Task, store: RunStore, settings: _Settings) -> str:
     return f"{task.name.key} {store.finished_epochs(task.name)}/{task.name.epochs}"
 
 
+def _connection(sockets: Path) -> "Config":
+    """How to talk to a kernel: over files, since two that begin together may pick one port; where those can be."""
+    import zmq
+    from traitlets.config import Config
+
+    if not zmq.has("ipc") or len(f"{sockets}-5") > zmq.IPC_PATH_MAX_LEN:
+        return Config()
+    return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": str(sockets)}})
+
+
 def _execute(notebook: Path, executed: Path, settings: _Settings) -> Outcome:
     import papermill
 
@@ -257,6 +273,7 @@ def _execute(notebook: Path, executed: Path, settings: _Settings) -> Outcome:
                 progress_bar=False,
                 cwd=str(notebook.parent),
                 extra_arguments=["--IPKernelApp.log_level=50"],
+                config=_connection(settings.sockets(notebook)),
             )
     except papermill.PapermillExecutionError as error:
         if error.ename == NotInProfileError.__name__:
