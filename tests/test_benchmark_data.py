@@ -8,8 +8,7 @@ from PIL import Image
 
 from tests.conftest import SHARED
 from wsolkit import datasets
-from wsolkit.datasets import open_dataset
-from wsolkit.datasets._benchmark import read_mask, read_metadata
+from wsolkit.datasets import open_dataset, read_mask, read_metadata
 from wsolkit.errors import DataError
 
 SPLITS = {"train-weaksup": "train", "train-fullsup": "val", "test": "test"}
@@ -73,7 +72,8 @@ def test_lines_may_come_in_another_order_and_with_other_line_ends(tmp_path):
 
 def test_boxes_of_an_image_keep_their_order(tmp_path):
     lines = [f"{image},{n},0,{n},9" for n in range(200) for image in IDS[n % 2 :]]
-    metadata = read_metadata(write(tmp_path / "m", {**BOXES, "localization": "\n".join(lines)}))
+    sizes = "\n".join(f"{image},200,9" for image in IDS)
+    metadata = read_metadata(write(tmp_path / "m", {**BOXES, "image_sizes": sizes, "localization": "\n".join(lines)}))
     assert metadata.boxes["a/1.jpg"][:, 0].tolist() == list(range(0, 200, 2))
     assert metadata.boxes["b/3.jpg"][:, 2].tolist() == list(range(200))
 
@@ -93,7 +93,7 @@ def test_weak_supervision_reads_labels_only(tmp_path):
     metadata = read_metadata(write(tmp_path / "m", labels_only), localization=False)
     assert metadata.labels.tolist() == [0, 0, 1]
     assert metadata.boxes is metadata.masks is metadata.sizes is None
-    with pytest.raises(DataError, match="localization.txt is missing in .*m"):
+    with pytest.raises(DataError, match=r"localization.txt is missing in .*m\. It holds id,x0,y0,x1,y1"):
         read_metadata(tmp_path / "m")
 
 
@@ -119,6 +119,12 @@ def test_weak_supervision_reads_labels_only(tmp_path):
         ("localization", "a/1.jpg,1,2,3,4\na/2.jpg,5,2,3,4\nb/3.jpg,0,0,1,1", r"line 2: box \[5, 2, 3, 4\] is upside"),
         ("localization", "a/1.jpg,1,2,3,4\na/2.jpg,1,5,3,4\nb/3.jpg,0,0,1,1", r"line 2: box \[1, 5, 3, 4\] is upside"),
         ("localization", "a/1.jpg,1,2,3,4\na/2.jpg,-1,2,3,4\nb/3.jpg,0,0,1,1", "line 2: box .* or negative"),
+        (
+            "localization",
+            "a/1.jpg,1,2,3,4\na/2.jpg,1,2,21,9\nb/3.jpg,0,0,1,1",
+            "line 2: .* beyond its .* has 20x40 pixels",
+        ),
+        ("localization", "a/1.jpg,1,2,3,51\na/2.jpg,1,2,20,40\nb/3.jpg,0,0,1,1", "line 1: .* beyond its .* 100x50"),
         ("localization", "a/1.jpg,1,2,3\na/2.jpg,1,2,3,4", "line 1: it has 4 columns, not 5 or 3"),
         ("localization", "a/1.jpg,1,2,3,4\na/2.jpg,a.png,b.png", "line 2: it has 3 columns, not 5"),
     ],

@@ -7,8 +7,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from wsolkit import decomposition, models, own_images, own_models, training
+from wsolkit import datasets, decomposition, models, own_images, own_models, training
 from wsolkit.cli import own
+from wsolkit.decomposition import DecompositionError
 from wsolkit.errors import CheckpointError, DataError, RecipeError
 
 
@@ -77,16 +78,31 @@ def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
 def test_one_bad_picture_does_not_keep_the_others_from_being_done(pictures, tmp_path):
     (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
     model = models.build("mini_vgg", 2)
-    done = own_images.localize_files(model, [*pictures, tmp_path / "gone.jpg"], tmp_path / "out", 64)
+    done = own_images.localize_files(model, pictures, tmp_path / "out", 64)
     assert len(done.found) == 2
-    broken, gone = done.unreadable
+    (broken,) = done.unreadable
     assert "broken.png is not a picture" in broken
-    assert "gone.jpg does not exist" in gone
+    assert json.loads((tmp_path / "out" / own_images.RESULTS).read_text())["unreadable"] == [broken]
+    images, unreadable = own_images.read_folder(tmp_path / "a", 32)
+    assert images.shape == (1, 32, 32, 3)
+    assert unreadable == (broken,)
+    (tmp_path / "a" / "one.jpg").unlink()
+    with pytest.raises(DataError, match="No picture in .*a can be read. .*broken.png is not a picture"):
+        own_images.read_folder(tmp_path / "a", 32)
+
+
+def test_what_is_refused_leaves_nothing_behind(pictures, tmp_path):
+    model, out = models.build("mini_vgg", 2), tmp_path / "out"
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="No pictures in .*empty"):
-        own_images.localize_files(model, [tmp_path / "empty"], tmp_path / "out", 64)
+        own_images.localize_files(model, [tmp_path / "empty"], out, 64)
+    with pytest.raises(DataError, match="gone.jpg does not exist"):
+        own_images.localize_files(model, [*pictures, tmp_path / "gone.jpg"], out, 64)
     with pytest.raises(DataError, match="3 names of classes were given, and the model has 2 classes"):
-        own_images.localize_files(model, pictures, tmp_path / "out", 64, names="abc")
+        own_images.localize_files(model, pictures, out, 64, names="abc")
+    with pytest.raises(DecompositionError, match="the model has 2 classes"):
+        own_images.localize_files(model, pictures, out, 64, target=9)
+    assert not out.exists()
 
 
 def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatch):
@@ -125,6 +141,15 @@ def test_weights_that_cannot_be_used_are_said(tmp_path):
         own_models.load_classifier("resnet18", tmp_path / "bias.safetensors")
 
 
+def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):
+    code, out, errors = wsolkit("data", "sample", "synthetic_birds", "--out", tmp_path / "photos", "--count", 3)
+    assert (code, out) == (0, f"3 pictures of synthetic_birds in {tmp_path / 'photos'}\n"), errors
+    data = datasets.open_dataset("synthetic_birds", "test", own_models.USUAL_SIZE)
+    files = own_images.find_pictures([tmp_path / "photos"])
+    assert [file.stem for file in files] == [data[number].image_id for number in (0, 500, 999)]
+    assert np.array_equal(np.asarray(Image.open(files[-1])), data[999].image)
+
+
 def test_a_picture_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (100, 100)).save(tmp_path / "big.png")
     monkeypatch.setattr(own_images, "PIXELS", 9_999)
@@ -148,8 +173,11 @@ def test_from_the_shell(wsolkit, pictures, tmp_path):
     code, _, errors = wsolkit("localize", *pictures, *given, "--target", 5000)
     assert code == 2
     assert errors == "Error: target: the model has 4 classes, from 0 to 3; received 5000.\n"
+    code, _, errors = wsolkit("localize", tmp_path / "gone", *given[:-3], tmp_path / "no_weights.pth")
+    assert code == 2
+    assert "gone does not exist. Name pictures" in errors
 
 
 def test_the_shells_usual_threshold_is_that_of_decompose():
     (option,) = own.localize.__annotations__["threshold"].__metadata__
-    assert f"; {decomposition.THRESHOLD}." in option.help
+    assert f"(default: {decomposition.THRESHOLD})" in option.help

@@ -77,6 +77,8 @@ def test_the_command_gives_the_benchmarks_rates(folders, tmp_path, contours):
     found = json.loads(out.read_text())
     assert found == plainly(maps, 0.02, contours)
     assert f"{found['max_box_acc_v2']:.2%}" in done.output
+    assert ("MaxBoxAccV2" in done.output) == (contours == "all")
+    assert done.output.count("MaxBoxAcc at IoU") == 3
 
 
 def test_threads_change_nothing_and_the_default_step_is_the_benchmarks(folders):
@@ -111,6 +113,11 @@ def test_a_broken_map_is_named_and_nothing_is_scored(folders, reason, tmp_path):
         score_folder(maps, read_metadata(metadata))
     assert "1 of 4" in str(caught.value)
     assert f"1 {reason}: b/3.jpg" in str(caught.value)
+
+
+def test_a_folder_of_maps_that_is_not_there_is_said(folders, tmp_path):
+    with pytest.raises(DataError, match="Score maps not found: .*gone is no folder"):
+        score_folder(tmp_path / "gone", read_metadata(folders[0]))
 
 
 def test_broken_maps_are_counted_by_kind(folders):

@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import nn
 
+from wsolkit import datasets
 from wsolkit.batches import normalise
 from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
+from wsolkit.own_models import USUAL_SIZE
 from wsolkit.progress import progress
 
 RESULTS = "localized.json"
@@ -62,7 +64,7 @@ def localize_files(
     model: nn.Module,
     files: Sequence[Path],
     out: Path,
-    size: int = 224,
+    size: int = USUAL_SIZE,
     kind: str = "cam",
     threshold: float = THRESHOLD,
     target: int | None = None,
@@ -71,7 +73,8 @@ def localize_files(
 ) -> Localized:
     """Localize in each picture, and write it with its box beside its map, and all results as JSON.
 
-    A picture that cannot be read does not keep the others from being done.
+    Pictures are resized to a square whatever their shape, as a `Recipe`'s images are; boxes come back in their own
+    pixels. A picture that cannot be read does not keep the others from being done.
 
     Args:
         model: a classifier that `wsolkit.decompose` takes.
@@ -85,11 +88,10 @@ def localize_files(
         origin: what else the JSON should say, e.g. where the model comes from.
 
     Raises:
-        DataError: if there is no picture at all, or the number of names is not that of the classes.
+        DataError: if there is no picture at all, one does not exist, or the number of names is not that of the classes.
         DecompositionError: if the model's head is another, or it has no such class.
     """
-    chosen = _pictures(files)
-    writable_folder(out)
+    chosen = find_pictures(files)
     settings = {**(origin or {}), "size": size, "kind": kind, "threshold": threshold, "target": target}
     device = next(model.parameters()).device
     found: list[Located] = []
@@ -105,6 +107,8 @@ def localize_files(
         label, logits = int(result.target[0]), result.logits[0]
         if names and len(names) != len(logits):
             raise DataError(f"{len(names)} names of classes were given, and the model has {len(logits)} classes.")
+        if not found:  # from here on nothing is refused: an empty folder would be left behind
+            writable_folder(out)
         probability = float(logits.softmax(0)[label])
         box = _in_picture(result.boxes(threshold, kind)[0], size, picture.size)
         overlay = Image.fromarray(result.overlay(small[None], kind)[0]).resize(picture.size, Image.Resampling.BILINEAR)
@@ -123,9 +127,38 @@ def localize_files(
         with atomic_file(annotated) as partial:
             _sheet(picture, overlay, located, f"{kind} above {threshold:g}").save(partial, format="png")
         found.append(located)
+        written = {"settings": settings, "pictures": [*map(asdict, found)], "unreadable": unreadable}
         with atomic_file(out / RESULTS) as partial:
-            partial.write_text(json.dumps({"settings": settings, "pictures": [*map(asdict, found)]}, indent=2))
+            partial.write_text(json.dumps(written, indent=2) + "\n")
     return Localized(tuple(found), tuple(unreadable))
+
+
+def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None = None) -> list[Path]:
+    """Write some test pictures of a data set as PNGs, 224x224, evenly from all of the split.
+
+    Args:
+        dataset: its name.
+        folder: made if it is not there.
+        count: how many; all of a smaller split.
+        data_root: folder or archive of the data; drawn data needs none.
+
+    Returns:
+        The files, each named after the last part of its image's id.
+
+    Raises:
+        RecipeError: for an unknown data set.
+        DataError: where the data is missing.
+        WsolkitError: if the folder cannot be written.
+    """
+    data = datasets.open_dataset(dataset, "test", USUAL_SIZE, data_root=data_root)
+    writable_folder(folder)
+    files = []
+    for number in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist():
+        found = data[number]
+        files.append(folder / f"{Path(found.image_id).stem}.png")
+        with atomic_file(files[-1]) as partial:
+            Image.fromarray(found.image).save(partial, format="png")
+    return files
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -140,32 +173,51 @@ def read_names(file: Path) -> tuple[str, ...]:
         raise DataError(f"Cannot read names of classes from {file}: {error}.") from error
 
 
-def read_folder(folder: Path, size: int) -> np.ndarray:
-    """All pictures of a folder, by name: (B, size, size, 3) uint8, resized without regard to their shape.
+def read_folder(folder: Path, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """All pictures of a folder, by name, resized to squares whatever their shape.
+
+    Args:
+        folder: the folder.
+        size: side in pixels.
+
+    Returns:
+        (B, size, size, 3) uint8, and what was wrong with each picture that could not be read.
 
     Raises:
-        DataError: if there are none, or one cannot be read.
+        DataError: if there is no folder, or no picture in it that can be read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Name one that holds pictures.")
-    return np.stack([_resized(_read(file), size) for file in _pictures([folder])])
+    pictures, unreadable = [], []
+    for file in find_pictures([folder]):
+        try:
+            pictures.append(_resized(_read(file), size))
+        except DataError as error:
+            unreadable.append(str(error))
+    if not pictures:
+        raise DataError(f"No picture in {folder} can be read. {unreadable[0]}")
+    return np.stack(pictures), tuple(unreadable)
+
+
+def find_pictures(files: Sequence[Path]) -> list[Path]:
+    """Pictures by name; a folder stands for those in it, by the ends of their names.
+
+    Raises:
+        DataError: if there are none, or a file or folder does not exist.
+    """
+    known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+    found = []
+    for file in files:
+        if not file.exists():
+            raise DataError(f"{file} does not exist. Name pictures, or folders that hold some.")
+        found += sorted(each for each in file.iterdir() if each.suffix.lower() in known) if file.is_dir() else [file]
+    if not found:
+        raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders that hold some.")
+    return found
 
 
 def _resized(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _pictures(files: Sequence[Path]) -> list[Path]:
-    known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = []
-    for file in files:
-        inside = sorted(each for each in file.iterdir() if each.suffix.lower() in known) if file.is_dir() else [file]
-        found += inside
-    if not found:
-        raise DataError(
-            f"No pictures in {', '.join(map(str, files)) or 'nothing'}. Name files, or folders that hold some."
-        )
-    return found
 
 
 def _read(file: Path) -> Image.Image:
@@ -174,8 +226,6 @@ def _read(file: Path) -> Image.Image:
             if opened.width * opened.height > PIXELS:
                 raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
             return opened.convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{file} does not exist.") from None
     except UnidentifiedImageError:
         raise DataError(f"{file} is not a picture, or of a kind that is not known.") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:

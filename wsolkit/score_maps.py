@@ -62,6 +62,8 @@ def score_folder(
             outside [0, 1] or not a number, if there is any: a broken map is not judged as if it were blank. Also for
             metadata without either boxes or masks, and for masks without ``mask_root``.
     """
+    if not folder.is_dir():
+        raise DataError(f"Score maps not found: {folder} is no folder. Name the one that holds <image_id>.npy.")
     truth = _annotation(metadata, mask_root)
     boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads) if metadata.masks is None else None
     pixels = PixelMeter(threshold_step)
@@ -149,12 +151,16 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
 
 def describe(result: Mapping[str, Any]) -> str:
     """A result of `score_folder` in lines for a reader, in percent."""
-    lines = [f"{result['n_images']} images"]
+    images = f"{result['n_images']} images"
     if "pxap" in result:
-        return "\n".join([*lines, f"PxAP         {result['pxap']:8.2%}"])
+        return f"{images}\nPxAP  {result['pxap']:.2%}"
+    everything = result["contours"] == "all"
+    lines = [f"{images}, boxes from {'all contours' if everything else 'the largest contour'}"]
     for delta, accuracy in result["max_box_acc"].items():
-        lines.append(f"IoU >= {delta}   {accuracy:8.2%}  at score-map threshold {result['best_threshold'][delta]:.4g}")
-    return "\n".join([*lines, f"mean of them {result['max_box_acc_v2']:7.2%}"])
+        best = f"at score-map threshold {result['best_threshold'][delta]:.4g}"
+        lines.append(f"{f'MaxBoxAcc at IoU {delta}':28} {accuracy:8.2%}  {best}")
+    mean = "MaxBoxAccV2, their mean" if everything else "their mean"
+    return "\n".join([*lines, f"{mean:28} {result['max_box_acc_v2']:8.2%}"])
 
 
 def _chunks(

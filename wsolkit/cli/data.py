@@ -1,13 +1,14 @@
-"""Commands for real data."""
+"""Commands for data sets."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsolkit.cli.options import DataRoot
 from wsolkit.cli.output import interruptible
 
-app = typer.Typer(no_args_is_help=True, help="Real data sets: what is there, what is missing, where to get it.")
+app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, what is missing, where to get it.")
 
 Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
 DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
@@ -43,6 +44,23 @@ def get(name: Dataset, data_root: DataFolder) -> None:
             typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
             typer.echo(f"{downloads.fetch(archive, data_root.expanduser())} is there.")
     check(name, data_root)
+
+
+@app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="A data set, e.g. synthetic_birds, synthetic_objects, tiny_imagenet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
+    data_root: DataRoot = None,
+) -> None:
+    """Write a few test pictures of a data set as files, to try `localize` and `your_own_model` on.
+
+    Example: wsolkit data sample synthetic_birds --out photos
+    """
+    from wsolkit import own_images
+
+    written = own_images.write_samples(name, out, count, data_root)
+    typer.echo(f"{len(written)} pictures of {name} in {out}")
 
 
 @app.command()

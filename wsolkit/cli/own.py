@@ -55,13 +55,18 @@ def evaluate(
 def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
     weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
-    model: Annotated[str | None, typer.Option(help="Of torchvision or the kit; a run's own, or resnet50.")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of its images in pixels; a run's own, or 224.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What a state dict belongs to, of torchvision or the kit (default: resnet50).")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Pictures become squares of this side (default: the run's, or 224).")
+    ] = None,
     kind: Annotated[MapKind, typer.Option(help="The map that gives the box.")] = MapKind.cam,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="Share of the map's maximum; 0.2.", show_default=False)
+        float | None,
+        typer.Option(min=0, max=0.99, help="Share of the map's maximum (default: 0.2).", show_default=False),
     ] = None,
-    target: Annotated[int | None, typer.Option(min=0, help="Class index; the most probable.")] = None,
+    target: Annotated[int | None, typer.Option(min=0, help="Class index (default: the most probable class).")] = None,
     classes: Annotated[Path | None, typer.Option(help="Text file with the classes' names, a line each.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for annotated pictures and localized.json.")] = Path("localized"),
 ) -> None:
@@ -76,14 +81,20 @@ def localize(
 
     share = THRESHOLD if threshold is None else threshold
     names = own_images.read_names(classes) if classes else ()
+    pictures = own_images.find_pictures(images)
     opened = own_models.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
-    done = own_images.localize_files(opened.network, images, out, opened.size, kind.value, share, target, names, origin)
+    done = own_images.localize_files(
+        opened.network, pictures, out, opened.size, kind.value, share, target, names, origin
+    )
     for found in done.found:
-        wide = f" is nearly all of it above {share:g}: try a higher --threshold" if found.share > NEARLY_ALL else ""
-        typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}{wide}, {found.annotated}")
+        typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}, {found.annotated}")
     for problem in done.unreadable:
         typer.echo(problem, err=True)
     typer.echo(f"{len(done.found)} done with {opened.name} at {opened.size} pixels, {len(done.unreadable)} unreadable")
+    if wide := sum(found.share > NEARLY_ALL for found in done.found):
+        typer.echo(
+            f"{wide} boxes are nearly all of their pictures at --threshold {share:g}; a higher one makes them smaller"
+        )
     if done.unreadable:
         raise typer.Exit(1)

@@ -12,8 +12,9 @@ from typing import Any
 
 from wsolkit import plugins
 from wsolkit.datasets._base import SPLITS, Sample, WsolDataset
-from wsolkit.datasets._benchmark import Metadata, read_mask, read_metadata
+from wsolkit.datasets._benchmark import read_mask
 from wsolkit.datasets._cache import CachedDataset, verify
+from wsolkit.datasets._metadata import Metadata, read_metadata
 from wsolkit.datasets._sources import Archive, Part, describe
 from wsolkit.datasets._uncached import Decoded, OpenedDataset, UncachedDataset
 from wsolkit.errors import unknown

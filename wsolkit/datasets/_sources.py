@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wsolkit.errors import DataError
 
 if TYPE_CHECKING:
-    from wsolkit.datasets._benchmark import Metadata
+    from wsolkit.datasets._metadata import Metadata
 
 BENCHMARK = "https://github.com/clovaai/wsolevaluation"
 """Home of the WSOL benchmark: metadata of every split, and links to the images that it has collected."""

@@ -13,17 +13,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from wsolkit.datasets._base import SPLITS
-from wsolkit.datasets._benchmark import (
-    BenchmarkDataset,
-    ImageFiles,
-    Metadata,
-    check_paths,
-    class_names,
-    metadata_folder,
-    read_columns,
-    read_metadata,
-    required,
-)
+from wsolkit.datasets._benchmark import BenchmarkDataset, ImageFiles, required
+from wsolkit.datasets._metadata import Metadata, check_paths, class_names, metadata_folder, read_columns, read_metadata
 from wsolkit.datasets._sources import Contents, Part, split_parts
 
 PUBLISHED = {"train-weaksup": 1_281_167, "train-fullsup": 10_000, "test": 50_000}

@@ -10,15 +10,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from wsolkit.datasets._base import SPLITS
-from wsolkit.datasets._benchmark import (
-    BenchmarkDataset,
-    ImageFiles,
-    Metadata,
-    class_names,
-    metadata_folder,
-    read_metadata,
-    required,
-)
+from wsolkit.datasets._benchmark import BenchmarkDataset, ImageFiles, required
+from wsolkit.datasets._metadata import Metadata, class_names, metadata_folder, read_metadata
 from wsolkit.datasets._sources import BENCHMARK, Contents, Part, split_parts
 
 PUBLISHED = {"train-weaksup": 29_819, "train-fullsup": 2_500, "test": 5_000}
