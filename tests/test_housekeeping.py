@@ -95,7 +95,7 @@ def test_a_run_is_found_by_the_beginning_of_its_key(store, two):
     assert housekeeping.find(store, two[0].key[:6]) == store.folder(two[0])
     with pytest.raises(RecipeError, match="Unknown run 'zz'"):
         housekeeping.find(store, "zz")
-    with pytest.raises(RecipeError, match="Unknown run ''"):
+    with pytest.raises(RecipeError, match="2 runs begin with '': .*Give more of the key"):
         housekeeping.find(store, "")
 
 
@@ -104,8 +104,11 @@ def test_the_shell_lists_shows_verifies_and_asks_before_it_removes(store, two, w
     assert done.key in wsolkit("runs", "list")[1]
     shown = wsolkit("runs", "show", done.key[:8])[1]
     assert "gt_known_loc" in shown
-    assert "epochs_trained: 3" in shown
-    assert "1 of 3 epochs" in wsolkit("runs", "show", begun.key)[1]
+    assert re.search(r"epochs trained +3\n", shown)
+    best = store.find(done).report().rate("best_threshold_0.5")
+    assert re.search(rf"best_threshold_0.5 +{best:.2f}\n", shown)
+    assert re.search(r"data of test +drawing", shown)
+    assert "1 of 3; no report yet" in wsolkit("runs", "show", begun.key)[1]
     assert wsolkit("runs", "verify")[:2] == (0, "2 runs read, 0 with problems\n")
     monkeypatch.setattr("typer.confirm", lambda question: False)
     code, out, _ = wsolkit("runs", "gc")
@@ -138,3 +141,29 @@ def test_the_list_says_in_which_options_a_run_differs_from_most(store, two):
     assert options["run2"] == "lambda_sim=9.0"
     assert options["run0"] == options["run1"]
     assert housekeeping.listing(store)["seed"].dtype == "Int64"
+
+
+def test_the_list_names_methods_as_the_papers_rows_do(store, two):
+    done, _ = two
+    weights = ("lambda_drop", "lambda_sim", "lambda_norm")
+    expected = {"vanilla": (0.0, 0.0, 0.0), "drop + sim": (1.0, 2.0, 0.0), "sim + norm": (0.0, 0.1, 0.2)}
+    changed = {row: dict(zip(weights, values, strict=True)) for row, values in expected.items()}
+    recipes = {row: done.changed(method="bridging", method_options=options) for row, options in changed.items()}
+    recipes["eil + sim"] = done.changed(method="eil", method_options={"lambda_sim": 1.0})
+    recipes["vanilla, for pretraining"] = first = done.changed(method="cam", method_options={})
+    recipes["eil"] = done.changed(method="eil", method_options={}, pretrained=first)
+    for row, recipe in recipes.items():
+        (store.root / row).mkdir()
+        (store.root / row / "recipe.json").write_text(recipe.to_json())
+    methods = housekeeping.listing(store).set_index("run")["method"]
+    assert methods[list(recipes)].to_dict() == {row: row for row in recipes}
+
+
+def test_two_runs_side_by_side(store, two, wsolkit):
+    done, begun = two
+    table = housekeeping.compare(store, [store.folder(done), store.folder(begun)]).set_index("field")
+    assert table.loc["seed"].to_dict() == {done.key: 0, begun.key: 1}
+    assert table.loc["gt_known_loc", done.key] == round(store.find(done).report().rate("gt_known_loc") * 100, 2)
+    assert table.loc["gt_known_loc", begun.key] == ""
+    assert "backbone" not in table.index
+    assert "gt_known_loc" in wsolkit("runs", "compare", done.key[:8], begun.key[:8])[1]

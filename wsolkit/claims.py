@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from wsolkit import distributions, sweeps, tables
+from wsolkit import distributions, methods, sweeps, tables
 from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import unknown
 from wsolkit.evaluation import MAP_KINDS, Evaluation, raw_maps_of
@@ -244,7 +244,7 @@ def describe(comparison: Comparison) -> str:
 
 def _name(each: Experiment) -> str:
     terms = dict(each)
-    losses = " + ".join(terms.pop("losses")) or "vanilla"
+    losses = methods.join_terms(terms.pop("losses"))
     return ", ".join([losses, *(f"{name} {value}" for name, value in terms.items())])
 
 

@@ -1,5 +1,6 @@
 """Keeping a run store: what is in it, whether it is whole, and what could go."""
 
+import dataclasses
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -7,16 +8,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from wsolkit import checkpoints, training, warm_stages
-from wsolkit.errors import WsolkitError, unknown
+from wsolkit import checkpoints, methods, training, warm_stages
+from wsolkit.errors import RecipeError, WsolkitError, unknown
 from wsolkit.files import PARTIAL
 from wsolkit.recipes import Recipe
 from wsolkit.runs import DONE, RECIPE, Run, RunStore
 
 COLUMNS = ("run", "made", "dataset", "backbone", "method", "options", "seed", "epochs", "state", "gt_known_loc", "MB")
+
+PRETRAINING = "for pretraining"
+"""What the list adds to a method whose weights others begin with."""
+
+THRESHOLD = "best_threshold"
+"""How rates begin that are no shares of images."""
+
+ABOVE = ("recipe", "data", "code")
+"""What a run knows of itself and a description has elsewhere, or only machines compare."""
+
+FEW = 6
+"""Runs that an error names."""
 
 ABANDONED = 3600
 """Seconds after which nobody is writing a file any more: no file of a run takes that long."""
@@ -61,26 +75,32 @@ def find(store: RunStore, name: str) -> Path:
     Raises:
         RecipeError: if none or several begin so.
     """
-    found = [folder for folder in folders(store) if folder.name.startswith(name)]
-    if len(found) != 1:
-        raise unknown("run", name, [folder.name for folder in found or folders(store)])
+    known = folders(store)
+    found = [folder for folder in known if folder.name.startswith(name)]
+    if len(found) > 1:
+        keys = ", ".join(folder.name for folder in found[:FEW]) + (" ..." if len(found) > FEW else "")
+        raise RecipeError(f"{len(found)} runs begin with {name!r}: {keys}. Give more of the key.")
+    if not found:
+        raise unknown("run", name, [folder.name for folder in known])
     return found[0]
 
 
 def listing(store: RunStore) -> pd.DataFrame:
     """One row a run, the newest first, columns :data:`COLUMNS`.
 
-    ``made`` is when its recipe was last asked to be trained; ``options`` are those of the method in which it differs
-    from most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN where
-    there is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
+    ``made`` is when it was finished, else begun; ``method`` is named as in the paper's rows (`wsolkit.methods.label`),
+    with :data:`PRETRAINING` where other runs begin with its weights; ``options`` are those in which it differs from
+    most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN where there
+    is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
     """
     recipes = {folder: _readable(folder) for folder in folders(store)}
+    first = {recipe.pretrained for recipe in recipes.values() if recipe and isinstance(recipe.pretrained, Recipe)}
     seen: dict[tuple, Counter] = defaultdict(Counter)
     for recipe in filter(None, recipes.values()):
         for name, value in recipe.method_options.items():
             seen[*_kind(recipe), name][str(value)] += 1
     usual = {option: counts.most_common(1)[0][0] for option, counts in seen.items()}
-    rows = [_row(store, folder, recipe, usual) for folder, recipe in recipes.items()]
+    rows = [_row(store, folder, recipe, usual, recipe in first) for folder, recipe in recipes.items()]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "gt_known_loc": float})
     return table.sort_values("made", ascending=False, ignore_index=True)
 
@@ -94,17 +114,19 @@ def _readable(folder: Path) -> Recipe | None:
 
 
 def _kind(recipe: Recipe) -> tuple[str, str, str]:
-    return recipe.dataset, recipe.backbone, recipe.method
+    return recipe.dataset, recipe.backbone, methods.label(recipe.method, recipe.method_options)
 
 
-def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str]) -> dict:
-    made = datetime.fromtimestamp((folder / RECIPE).stat().st_mtime).isoformat(" ", "minutes")
+def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str], first: bool) -> dict:
+    written = next(path for name in (DONE, RECIPE) if (path := folder / name).exists())
+    made = datetime.fromtimestamp(written.stat().st_mtime).isoformat(" ", "minutes")
     row = {"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)}
     if recipe is None:
         return row
-    row |= {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed")}
+    row["dataset"], row["backbone"], method = kind = _kind(recipe)
+    row |= {"method": f"{method}, {PRETRAINING}" if first else method, "seed": recipe.seed}
     options = recipe.method_options.items()
-    row["options"] = " ".join(f"{name}={value}" for name, value in options if str(value) != usual[*_kind(recipe), name])
+    row["options"] = " ".join(f"{name}={value}" for name, value in options if str(value) != usual[*kind, name])
     row["epochs"] = f"{store.finished_epochs(recipe)}/{recipe.epochs}"
     if recipe.key != folder.name:
         return row
@@ -114,28 +136,79 @@ def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tu
 
 
 def _rates(run: Run) -> dict[str, float]:
-    """The CAM's rates in percent; nothing where the report cannot be read, which `verify` says."""
+    """The CAM's rates on the test split, in percent, and best thresholds, in [0, 1].
+
+    Nothing where the report cannot be read, which `verify` says.
+    """
     try:
         rates = run.report().rates
     except (OSError, ValueError):
         return {}
     cam = rates[rates["map"] == "cam"]
-    return dict(zip(cam["metric"], (cam["value"] * 100).round(2), strict=True))
+    pairs = zip(cam["metric"], cam["value"], strict=True)
+    return {name: value if name.startswith(THRESHOLD) else round(value * 100, 2) for name, value in pairs}
 
 
 def describe(store: RunStore, folder: Path) -> str:
-    """A run in lines: its folder, its rates on the test split in percent, how it came about, its recipe."""
+    """A run in lines: its folder, what it trains, its rates, how it came about."""
     try:
         recipe = Recipe.from_file(folder / RECIPE)
     except WsolkitError as error:
         return f"{folder}\nforeign: {error}\n\n{(folder / RECIPE).read_text(errors='replace')}"
     run = store.find(recipe) if recipe.key == folder.name else None
-    if run is None:
-        done = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs; no report yet"
-        return "\n".join([str(folder), done, "", recipe.to_json()])
-    rates = [f"{metric:24} {value:6.2f}" for metric, value in _rates(run).items()]
-    info = [f"{name}: {value}" for name, value in run.info().items()]
-    return "\n".join([str(folder), "", "CAM on the test split, percent", *rates, "", *info, "", recipe.to_json()])
+    before = recipe.pretrained.key if isinstance(recipe.pretrained, Recipe) else recipe.pretrained or "nothing"
+    options = " ".join(f"{name}={value}" for name, value in recipe.method_options.items())
+    lines = {
+        "data set": recipe.dataset,
+        "backbone": f"{recipe.backbone}, pretrained by {before}",
+        "method": f"{_kind(recipe)[2]} ({recipe.method})",
+        "options": options or "none",
+        "seed": recipe.seed,
+        "epochs": f"{store.finished_epochs(recipe)} of {recipe.epochs}" + ("" if run else "; no report yet"),
+        "recipe": folder / RECIPE,
+    }
+    parts = [str(folder), "", *_aligned(lines)]
+    if run is not None:
+        info = run.info()
+        made = {name.replace("_", " "): value for name, value in info.items() if name not in ABOVE and value != ""}
+        for split, found in info["data"].items():
+            made[f"data of {split}"] = found
+        shown = {name: f"{value:6.2f}" for name, value in _rates(run).items()}
+        parts += ["", "CAM on the test split: percent, and best thresholds in [0, 1]", *_aligned(shown)]
+        parts += ["", "How it came about", *_aligned(made)]
+    return "\n".join(parts)
+
+
+def _aligned(facts: Mapping[str, object]) -> list[str]:
+    return [f"  {name:24} {value}" for name, value in facts.items()]
+
+
+def compare(store: RunStore, chosen: Sequence[Path]) -> pd.DataFrame:
+    """Runs side by side: one column a run; the fields of their recipes that differ, then their rates.
+
+    Rates are the CAM's on the test split, in percent.
+
+    Raises:
+        RecipeError: for a recipe that this version cannot read.
+    """
+    recipes = [Recipe.from_file(folder / RECIPE) for folder in chosen]
+    fields = pd.DataFrame({folder.name: _fields(recipe) for folder, recipe in zip(chosen, recipes, strict=True)})
+    runs = {folder.name: store.find(recipe) for folder, recipe in zip(chosen, recipes, strict=True)}
+    rates = pd.DataFrame({name: pd.Series(_rates(run) if run else {}, dtype=object) for name, run in runs.items()})
+    differing = fields[fields.astype(str).nunique(axis=1) > 1]
+    return pd.concat([differing, rates]).fillna("").rename_axis("field").reset_index()
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """All fields of a recipe, options by their dotted names, pretraining by its key."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, Mapping):
+            flat |= {f"{field.name}.{name}": each for name, each in value.items()}
+        else:
+            flat[field.name] = value.key if isinstance(value, Recipe) else value
+    return flat
 
 
 def verify(store: RunStore, chosen: Sequence[Path]) -> Iterator[Checked]:

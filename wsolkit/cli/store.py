@@ -24,8 +24,8 @@ def _store() -> "RunStore":
 def list_runs() -> None:
     """List all runs, the newest first: what they train, how far they are, GT-known Loc (test), megabytes on disk.
 
-    Options are those in which a run differs from most of its data set, backbone and method. `foreign` is what another
-    version of the kit made, or whose method or data set is not here. To drop a run, delete its folder.
+    Methods are named by their loss terms, as in Table 7. Options are those in which a run differs from most of its data
+    set, backbone and method. To drop a run, delete its folder.
 
     Example: wsolkit runs list
     """
@@ -50,6 +50,18 @@ def show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.
 
     store = _store()
     typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
+
+
+@app.command()
+def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or how they begin.")]) -> None:
+    """Put runs side by side: where their recipes differ, and their rates in percent.
+
+    Example: wsolkit runs compare 4539 a1b2
+    """
+    from wsolkit import housekeeping
+
+    store = _store()
+    show_table(housekeeping.compare(store, [housekeeping.find(store, name) for name in runs]))
 
 
 @app.command()

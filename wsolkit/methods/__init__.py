@@ -2,17 +2,29 @@
 
 A method module has a frozen dataclass ``Options`` and a function
 ``step(model, images, labels, options, warm, draw) -> Step``. Adding one is adding its file here. If its warm stage
-does not depend on all options, ``warm_stage(options) -> (method, options)`` names what computes the same.
+does not depend on all options, ``warm_stage(options) -> (method, options)`` names what computes the same; where the
+paper names it by its loss terms, ``loss_terms(options) -> (name, ...)`` gives them.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from wsolkit import plugins
 from wsolkit.methods._base import Draw, Step, Term
 
-__all__ = ["Draw", "Step", "Term", "complete_options", "configured_step", "names", "step", "warm_stage"]
+__all__ = [
+    "Draw",
+    "Step",
+    "Term",
+    "complete_options",
+    "configured_step",
+    "join_terms",
+    "label",
+    "names",
+    "step",
+    "warm_stage",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -58,3 +70,18 @@ def warm_stage(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, An
     module, complete = plugins.load(__name__, "method", name), complete_options(name, options)
     same, left = module.warm_stage(complete) if hasattr(module, "warm_stage") else (name, complete)
     return same, dataclasses.asdict(left)
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """A method in the paper's words, e.g. ``drop + sim``; the name of one that does not say its loss terms.
+
+    Raises:
+        RecipeError: for an unknown method, or an option that it does not take.
+    """
+    module, complete = plugins.load(__name__, "method", name), complete_options(name, options)
+    return join_terms(module.loss_terms(complete)) if hasattr(module, "loss_terms") else name
+
+
+def join_terms(terms: Iterable[str]) -> str:
+    """Loss terms beside the cross-entropy as the paper's rows name them; without any the method is vanilla."""
+    return " + ".join(terms) or "vanilla"

@@ -46,6 +46,11 @@ def without_alignment(options: Aligned) -> Aligned:
     return dataclasses.replace(options, **defaults | {"lambda_sim": 0.0, "lambda_norm": 0.0})
 
 
+def alignment_losses(options: AlignmentOptions) -> tuple[str, ...]:
+    """Names of the alignment losses that have a weight."""
+    return tuple(name for name in ("sim", "norm") if getattr(options, f"lambda_{name}"))
+
+
 def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: AlignmentOptions) -> dict[str, Term]:
     """The terms ``sim`` and ``norm``, each where its weight is not 0.
 
@@ -55,7 +60,7 @@ def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: A
         labels: (B,) class indices.
         options: the hyperparameters.
     """
-    if not (options.lambda_sim or options.lambda_norm):
+    if not alignment_losses(options):
         return {}
     # Directions are compared in full precision, whatever that of the network.
     with torch.autocast(features.device.type, enabled=False):

@@ -9,7 +9,15 @@ from torch import Tensor
 from wsolkit import losses
 from wsolkit.erasing import AttentiveDropout
 from wsolkit.methods import cam
-from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
+from wsolkit.methods._alignment import (
+    STRICT,
+    AlignmentOptions,
+    Share,
+    Weight,
+    alignment_losses,
+    alignment_terms,
+    without_alignment,
+)
 from wsolkit.methods._base import Draw, Step, Term
 from wsolkit.models import GapClassifier, Output, frozen_statistics
 
@@ -54,6 +62,11 @@ def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options,
 def warm_stage(options: Options) -> tuple[str, Options | cam.Options]:
     """Without alignment the drop loss is left, and without that the vanilla method."""
     return ("bridging", without_alignment(options)) if options.lambda_drop else ("cam", cam.Options())
+
+
+def loss_terms(options: Options) -> tuple[str, ...]:
+    """Those with a weight, in the order of Tab. 7."""
+    return (*(["drop"] if options.lambda_drop else []), *alignment_losses(options))
 
 
 def _drop_loss(model: GapClassifier, output: Output, options: Options, draw: Draw) -> Tensor:

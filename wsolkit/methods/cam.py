@@ -18,3 +18,8 @@ def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options,
     """Cross-entropy of images (B, 3, H, W) and labels (B,)."""
     logits = model(images).logits
     return Step(logits, {"ce": Term(F.cross_entropy(logits, labels))})
+
+
+def loss_terms(options: Options) -> tuple[str, ...]:
+    """None beside the cross-entropy."""
+    return ()

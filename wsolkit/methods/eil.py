@@ -9,7 +9,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from wsolkit.erasing import attended_cells
-from wsolkit.methods._alignment import STRICT, AlignmentOptions, Share, Weight, alignment_terms, without_alignment
+from wsolkit.methods._alignment import (
+    STRICT,
+    AlignmentOptions,
+    Share,
+    Weight,
+    alignment_losses,
+    alignment_terms,
+    without_alignment,
+)
 from wsolkit.methods._base import Draw, Step, Term
 from wsolkit.models import GapClassifier, frozen_statistics
 
@@ -60,3 +68,8 @@ def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options,
 def warm_stage(options: Options) -> tuple[str, Options]:
     """Alignment is left out."""
     return "eil", without_alignment(options)
+
+
+def loss_terms(options: Options) -> tuple[str, ...]:
+    """EIL's own, and those of alignment that have a weight, as in Tab. 6."""
+    return ("eil", *alignment_losses(options))
