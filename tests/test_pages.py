@@ -5,6 +5,7 @@ import re
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from wsolkit import explorer, gallery, pages
 from wsolkit.still_widgets import WIDGET_VIEW, StillWidgets
@@ -54,9 +55,8 @@ def test_a_page_needs_no_network(notebook):
 def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     pages.write_page(notebook, gallery.PAGE)
     (tmp_path / "table0.png").write_bytes(b"")
-    pd.DataFrame({"row": ["<b>", None], "mean_pct": [1.234, None], "seeds": [3, None]}).to_csv(
-        tmp_path / "table0_summary.csv", index=False
-    )
+    measured = {"row": "<b>", "metric": "gt_known_loc", "mean_pct": 1.234, "seeds": 3}
+    pd.DataFrame([{"row": "another's"}, measured]).to_csv(tmp_path / "table0_summary.csv", index=False)
     made = {"recipe": "012345678901", "seed": 3, "commit": "1e5", "torch": "2.9", "device": "cpu"}
     pd.DataFrame([made]).to_csv(tmp_path / "table0_runs.csv", index=False)
     other = tmp_path / "other.ipynb"
@@ -64,6 +64,10 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     assert "1 of 2 notebooks have results" in text
     assert '<a href="table0.html"><img src="table0.png"' in text
     assert "&lt;b&gt;" in text
+    assert text.index("&lt;b&gt;") < text.index("another&#39;s")
+    assert ">GT-known Loc<" in text
+    assert "these numbers mean nothing" in text
+    assert "mean nothing" not in gallery.write(tmp_path, "demo", [notebook]).read_text()
     assert ">mean %<" in text
     assert ">1.23<" in text
     assert ">3<" in text
@@ -78,6 +82,13 @@ def test_a_study_names_the_runs_behind_its_pictures(study, tiny):
     named = pd.read_csv(study.out / "notebook_runs.csv", dtype=str)
     assert named["recipe"].tolist() == [tiny.key]
     assert {"seed", "commit", "dataset", "method", "torch", "device"} <= set(named)
+
+
+def test_a_figure_says_what_its_profile_has_to_say(study):
+    figure = Figure()
+    study.save_figure(figure)
+    assert "mean nothing" in study.profile.caveat
+    assert study.profile.caveat in [text.get_text() for text in figure.texts]
 
 
 def test_sliders_draw_what_they_say_and_have_a_still(store, place):

@@ -35,6 +35,7 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     assert [planning.duration(seconds) for seconds in (0, 119, 120, 9000, 7200 * 30)] == [
         *("0 s", "119 s", "2.0 min", "2.5 h", "2.5 days")
     ]
+    assert list(planning.by_kind(table)["method"])[:3] == ["vanilla, for pretraining", "vanilla", "drop + sim + norm"]
     text = planning.totals(table)
     assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
     assert f"{table['images'].sum():,} images left" in text
@@ -45,7 +46,9 @@ def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_
     pretraining, other = plan.recipes[0], plan.recipes[1].dataset
     table = plan.table(store)
     assert set(table["source"]) == {"assumed"}
-    assert planning.totals(table).endswith("at assumed speeds; --images-per-second gives another")
+    assert planning.totals(table).endswith(
+        "at assumed speeds (250 images/s on one GPU; --images-per-second gives another)"
+    )
     given = plan.table(store, 50.0)
     assert set(given["source"]) == {"given"}
     assert planning.duration(given["images"].sum() / 50) in planning.totals(given)

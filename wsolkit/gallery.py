@@ -7,11 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 import wsolkit
-from wsolkit import pages, profiles, provenance
+from wsolkit import pages, profiles, provenance, tables
 from wsolkit.files import atomic_file
 from wsolkit.study import RUNS_PART
 
 PAGE = "index.html"
+
+METRICS = tables.METRIC_NAMES | tables.V2_NAMES | tables.PXAP_NAMES
+"""Metrics as tables print them."""
 
 FEW = 80
 """Rows up to which a table is shown on the page; longer ones are linked."""
@@ -77,13 +80,15 @@ def write(folder: Path, profile: str, notebooks: Sequence[Path]) -> Path:
         The page.
     """
     sections = [section(folder, notebook) for notebook in notebooks]
+    chosen = profiles.get(profile)
     text = (
         pages.environment()
         .get_template(f"{PAGE}.j2")
         .render(
             profile=profile,
             option="" if profile == "demo" else f" --profile {profile}",
-            summary=profiles.get(profile).summary,
+            summary=chosen.summary,
+            caveat=chosen.caveat,
             sections=sections,
             done=sum(each.done for each in sections),
             version=wsolkit.__version__,
@@ -143,6 +148,10 @@ def _table(path: Path, most: int | None = None) -> Table | None:
         return Table(path.name, ("",), ((f"{path.name} cannot be shown: {error}",),), ("sentence",))
     if most is not None and len(frame) > most:
         return None
+    if "metric" in frame:
+        frame["metric"] = frame["metric"].replace(METRICS)
+    if "mean_pct" in frame:  # what was measured comes before what the paper quotes from others
+        frame = frame.sort_values("mean_pct", key=pd.isna, kind="stable")
     columns = [_column(frame[name]) for name in frame]
     kinds = tuple(kind for kind, _ in columns)
     heads = tuple(_heading(str(name)) for name in frame)

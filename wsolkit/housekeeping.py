@@ -12,16 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from wsolkit import checkpoints, methods, training, warm_stages
+from wsolkit import checkpoints, training, warm_stages
 from wsolkit.errors import RecipeError, WsolkitError, unknown
 from wsolkit.files import PARTIAL
-from wsolkit.recipes import Recipe
+from wsolkit.recipes import PRETRAINING, Recipe
 from wsolkit.runs import DONE, RECIPE, Run, RunStore
 
 COLUMNS = ("run", "made", "dataset", "backbone", "method", "options", "seed", "epochs", "state", "gt_known_loc", "MB")
-
-PRETRAINING = "for pretraining"
-"""What the list adds to a method whose weights others begin with."""
 
 THRESHOLD = "best_threshold"
 """How rates begin that are no shares of images."""
@@ -88,10 +85,10 @@ def find(store: RunStore, name: str) -> Path:
 def listing(store: RunStore) -> pd.DataFrame:
     """One row a run, the newest first, columns :data:`COLUMNS`.
 
-    ``made`` is when it was finished, else begun; ``method`` is named as in the paper's rows (`wsolkit.methods.label`),
-    with :data:`PRETRAINING` where other runs begin with its weights; ``options`` are those in which it differs from
-    most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN where there
-    is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
+    ``made`` is when it was finished, else begun; ``method`` is named as in the paper's rows, with
+    :data:`~wsolkit.recipes.PRETRAINING` where other runs begin with its weights; ``options`` are those in which it
+    differs from most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN
+    where there is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
     """
     recipes = {folder: _readable(folder) for folder in folders(store)}
     first = {recipe.pretrained for recipe in recipes.values() if recipe and isinstance(recipe.pretrained, Recipe)}
@@ -114,7 +111,7 @@ def _readable(folder: Path) -> Recipe | None:
 
 
 def _kind(recipe: Recipe) -> tuple[str, str, str]:
-    return recipe.dataset, recipe.backbone, methods.label(recipe.method, recipe.method_options)
+    return recipe.dataset, recipe.backbone, recipe.label
 
 
 def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str], first: bool) -> dict:

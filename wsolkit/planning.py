@@ -9,11 +9,12 @@ import pandas as pd
 
 from wsolkit import datasets, notebook_files
 from wsolkit.errors import NotInProfileError
-from wsolkit.recipes import Recipe
+from wsolkit.recipes import PRETRAINING, Recipe
 from wsolkit.runs import RunStore
 
 ASSUMED_SPEED = 250.0
-"""Images a second where nobody says, and no run like it has been measured: a GPU at work on a VGG16."""
+"""Images a second where nobody says, and no run like it has been measured: one GPU on the paper's networks, with half
+of what docs/cost.md counts for a good one."""
 
 EVALUATION_SHARE = 1 / 3
 """Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
@@ -36,9 +37,9 @@ class Plan:
     def table(self, store: RunStore, images_per_second: float | None = None) -> pd.DataFrame:
         """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images, speed, source``.
 
-        ``state`` is ``done``, ``begun`` or ``missing``; ``images`` is what is left to do, in training images; ``speed``
-        is in images/s, and its ``source`` is ``given``, ``measured`` on finished runs of the same data set and
-        backbone in this store, or ``assumed``.
+        ``method`` is as in the paper's rows; ``state`` is ``done``, ``begun`` or ``missing``; ``images`` is what is
+        left to do, in training images; ``speed`` is in images/s, and its ``source`` is ``given``, ``measured`` on
+        finished runs of the same data set and backbone in this store, or ``assumed``.
 
         Args:
             store: the run store.
@@ -46,10 +47,13 @@ class Plan:
         """
         rows = []
         measured = {} if images_per_second else _speeds(self.recipes, store)
+        first = {recipe.pretrained for recipe in self.recipes if isinstance(recipe.pretrained, Recipe)}
         for recipe in self.recipes:
             epochs = store.finished_epochs(recipe)
             done = store.find(recipe) is not None
-            named = {name: getattr(recipe, name) for name in ("dataset", "backbone", "method", "seed", "epochs")}
+            named = {name: getattr(recipe, name) for name in ("dataset", "backbone")}
+            named |= {"method": f"{recipe.label}, {PRETRAINING}" if recipe in first else recipe.label}
+            named |= {"seed": recipe.seed, "epochs": recipe.epochs}
             state = "done" if done else "begun" if epochs else "missing"
             left = 0 if done else images_left(recipe, epochs)
             wanted = ", ".join(self.notebooks[recipe])
@@ -131,7 +135,8 @@ def totals(table: pd.DataFrame) -> str:
         return f"{counts}\nnothing is left to do"
     time = duration((left["images"] / left["speed"]).sum())
     sources = " or ".join(sorted(left["source"].unique()))
-    advice = "; --images-per-second gives another" if "assumed" in sources else ""
+    advice = f" ({ASSUMED_SPEED:.0f} images/s on one GPU; --images-per-second gives another)"
+    advice = advice if "assumed" in sources else ""
     return f"{counts}\n{left['images'].sum():,.0f} images left, {time} one run at a time at {sources} speeds{advice}"
 
 

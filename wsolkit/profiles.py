@@ -52,6 +52,7 @@ class Profile:
         special: recipe fields and method options that differ for one pair of the paper's data set and backbone.
         pretraining: recipe fields of the run that all others start from; None starts from torchvision's weights.
         published_values: take training fields and method options from the paper, not from this profile.
+        caveat: what every figure and the gallery say of its numbers; empty where they can be taken as they are.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Profile:
     special: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
+    caveat: str = ""
     sweep_seeds: tuple[int, ...] = (0,)
 
     def recipe(
@@ -235,7 +237,8 @@ _PHOTOS = Stand("tiny_imagenet", _photos(0, 150))
 PROFILES = {
     "smoke": Profile(
         name="smoke",
-        summary="seconds: does everything run? The numbers mean nothing.",
+        summary="a minute a notebook: does everything run?",
+        caveat="profile smoke: trained for seconds on 40 pictures, these numbers mean nothing",
         seeds=(0, 1),
         stands=_drawn(_images(40, 20, 20), {}),
         backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
@@ -257,7 +260,7 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        summary="an hour on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
+        summary="about an hour on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
         seeds=(0, 1, 2),
         stands=_drawn(_images(1200, 200, 1000), _DEMO_OBJECTS_TRAINING),
         backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},

@@ -18,6 +18,9 @@ from wsolkit.plugins import explain
 FORMAT = 2
 """Raised whenever the same recipe would give other numbers, so that old runs are not taken for new ones."""
 
+PRETRAINING = "for pretraining"
+"""What lists add to the method of a recipe that others are pretrained by."""
+
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Natural = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
@@ -111,6 +114,11 @@ class Recipe:
         """A short name for the content: equal for equal recipes, different for different ones."""
         content = json.dumps([FORMAT, json.loads(self.to_json())], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """The method in the paper's words (`wsolkit.methods.label`)."""
+        return methods.label(self.method, self.method_options)
 
     def to_json(self) -> str:
         """The recipe as JSON."""

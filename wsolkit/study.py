@@ -150,13 +150,14 @@ class Study:
         return path
 
     def save_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
-        """Write a PNG for print, and give a small copy to show in the notebook.
+        """Write a PNG for print, and give a small copy to show in the notebook; both with the profile's caveat.
 
         Args:
             figure: the figure.
             part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
             preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
         """
+        figure.text(0.99, 0.003, self.profile.caveat, ha="right", va="bottom", fontsize=7, color="dimgrey")
         printed = BytesIO()
         figure.savefig(printed, dpi=PRINT_DPI)
         with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
@@ -178,7 +179,8 @@ class Study:
 
 def _origin(run: Run) -> dict[str, str | int]:
     """What there is to know of a run behind a picture."""
-    named = {name: getattr(run.recipe, name) for name in ("dataset", "backbone", "method", "epochs")}
+    named = {name: getattr(run.recipe, name) for name in ("dataset", "backbone")}
+    named |= {"method": run.recipe.label, "epochs": run.recipe.epochs}
     info = run.info()
     return run.made() | named | {name: info[name] for name in ("torch", "device")}
 
