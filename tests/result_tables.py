@@ -1,6 +1,6 @@
 """Tables of results in README and docs/, from the committed CSVs; ``make notebooks`` writes them, a test compares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ def filled(text: str) -> str:
     tables = {
         "table 7": table7(DEMO),
         "claims": claims(DEMO),
+        "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
         "photos, table 7": table7(PHOTOS),
         "photos, table 3": table3(PHOTOS),
         "photos, claims": claims(PHOTOS),
@@ -54,6 +55,14 @@ def claims(folder: Path) -> str:
     shown = board.assign(verdict=board["verdict"].map(lambda verdict: f"{SIGNS[verdict]} {verdict}"))
     columns = ["text", "where", "measured", "verdict"]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
+
+
+def counted(folders: Mapping[str, Path]) -> str:
+    """How many claims have which verdict, by profile."""
+    boards = {name: pd.read_csv(folder / "claims_summary.csv")["verdict"] for name, folder in folders.items()}
+    verdicts = [*SIGNS, "not measured"]
+    lines = [[name, *(str(int((board == verdict).sum())) for verdict in verdicts)] for name, board in boards.items()]
+    return _markdown(["profile", *verdicts], lines)
 
 
 def _metrics(group: pd.DataFrame) -> list[str]:
