@@ -10,6 +10,7 @@ from PIL import Image
 import wsolkit
 from tests.conftest import tiny_recipe
 from wsolkit import datasets, methods, models, plugins
+from wsolkit.errors import DataError
 from wsolkit.recipes import Recipe
 from wsolkit.runs import RunStore
 from wsolkit.training import Place
@@ -90,3 +91,6 @@ def test_a_data_set_is_one_file(tmp_path):
     sample = datasets.open_dataset("boxes_csv", "test", 30, {}, tmp_path)[0]
     assert sample.boxes.tolist() == [[3, 3, 15, 15]]
     assert sample.image.shape == (30, 30, 3)
+    (tmp_path / "test-0.png").unlink()
+    with pytest.raises(DataError, match="test-0.png, which test.csv names"):
+        datasets.open_dataset("boxes_csv", "test", 30, {}, tmp_path)[0]

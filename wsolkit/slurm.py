@@ -216,7 +216,8 @@ def _submit_array(
         with executor.batch():
             jobs = [executor.submit(task) for task in tasks]
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
-        raise WsolkitError(f"Slurm refused the tasks: {' '.join(str(error).split())[:400]}") from error
+        last = str(error).strip().splitlines()[-1][:200]
+        raise WsolkitError(f"sbatch took no task: {last}. `wsolkit doctor` looks at the cluster.") from error
     found = {recipe: job.job_id for recipe, job in zip(recipes, jobs, strict=True)}
     with atomic_file(folder / f"{jobs[0].job_id.split('_')[0]}.json") as partial:
         partial.write_text(json.dumps({recipe.key: task for recipe, task in found.items()}, indent=2))

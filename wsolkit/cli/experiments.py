@@ -48,7 +48,7 @@ def reproduce(
 ) -> None:
     """Run notebooks: tables and figures appear under figures/PROFILE/.
 
-    Example: wsolkit reproduce table7_ablation --profile smoke --set seeds=[0]
+    Example: wsolkit reproduce table7_ablation --profile smoke --set "seeds=[0]"
 
     Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
