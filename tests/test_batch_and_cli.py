@@ -11,7 +11,7 @@ import torch
 import zmq
 
 from wsolkit import batch, notebook_files, paths, study
-from wsolkit.errors import RecipeError, TrainingError, WsolkitError
+from wsolkit.errors import DataError, RecipeError, TrainingError, WsolkitError
 from wsolkit.recipes import Recipe
 
 TABLE7 = paths.notebooks_root() / "table7_ablation.ipynb"
@@ -46,6 +46,7 @@ def test_settings_are_json_where_they_can_be():
     given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
     expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
     assert notebook_files.parse_settings(given) == expected
+    assert notebook_files.parse_settings(["weights=2979", "images=1e5"]) == {"weights": "2979", "images": "1e5"}
     with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
         notebook_files.parse_settings(["seeds"])
 
@@ -60,6 +61,17 @@ def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
         notebook_files.check_parameters(notebook, {"seeds": ["a"]})
     with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
         notebook_files.check_parameters(notebook, {"scale": "big"})
+
+
+def test_paths_mean_the_same_in_the_kernels_folder(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"images": "photos", "weights": "4539", "out_root": "new", "model": "photos"}
+    made = notebook_files.complete(given, "smoke")
+    here = {"images": str(tmp_path / "photos"), "out_root": str(tmp_path / "new")}
+    assert made == {**given, **here, "profile": "smoke"}
+    with pytest.raises(DataError, match="images = gone does not exist. Give a folder of pictures"):
+        notebook_files.complete({"images": "gone"}, "smoke")
 
 
 @pytest.mark.parametrize("path", notebook_files.find(), ids=lambda path: path.stem)

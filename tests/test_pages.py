@@ -82,6 +82,8 @@ def test_a_study_names_the_runs_behind_its_pictures(study, tiny):
     named = pd.read_csv(study.out / "notebook_runs.csv", dtype=str)
     assert named["recipe"].tolist() == [tiny.key]
     assert {"seed", "commit", "dataset", "method", "torch", "device"} <= set(named)
+    assert study.train({}) == {}
+    assert not (study.out / "notebook_runs.csv").exists()
 
 
 def test_a_figure_says_what_its_profile_has_to_say(study):

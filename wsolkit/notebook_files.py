@@ -29,6 +29,9 @@ PARAMETER_TYPES: Mapping[str, type | UnionType] = {
 """Types that a parameter may have; ``None`` always means "the default of the profile"."""
 
 
+PATHS = ("data_root", "out_root", "images", "weights")
+"""Parameters that name files or folders, in whatever notebook; kernels run in another folder than the shell."""
+
 FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)
 """What a batch of all notebooks begins with, since it is read first, and ends with, since it needs the rest."""
 
@@ -60,7 +63,7 @@ def _order(path: Path) -> tuple[int, str]:
 
 
 def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """``name=value`` texts to parameters; a value is read as JSON where it is JSON, else as text.
+    """``name=value`` texts to parameters; a value is read as JSON where it is JSON, else as text, as paths always are.
 
     Args:
         settings: the texts.
@@ -75,7 +78,7 @@ def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, 
         if not equals or not name.strip():
             raise RecipeError(f"{option} {setting!r}: expected name=value, for example --set seeds=[0,1].")
         try:
-            parsed[name.strip()] = json.loads(text)
+            parsed[name.strip()] = text if name.strip() in PATHS and text != "null" else json.loads(text)
         except ValueError:
             parsed[name.strip()] = text
     return parsed
@@ -111,17 +114,20 @@ def complete(parameters: Mapping[str, Any], profile: str | None) -> dict[str, An
 
     Raises:
         RecipeError: for two profiles, or an unknown one.
-        DataError: for a ``data_root`` that is not there.
+        DataError: for data or pictures that are not there.
     """
     named = parameters.get("profile")
     if profile and named and profile != named:
         raise RecipeError(f"Two profiles were given, {profile!r} and {named!r}; give one.")
     given = {**parameters, "profile": chosen_profile(profile or named).name}
-    for name in ("data_root", "out_root"):
+    for name in PATHS:
         if given.get(name) is not None:
-            given[name] = str(Path(given[name]).expanduser().resolve())
-    if given.get("data_root") and not Path(given["data_root"]).exists():
-        raise DataError(f"data_root = {given['data_root']} does not exist. Give the folder or zip of the data.")
+            path = Path(given[name]).expanduser().resolve()
+            # Weights may also be a run's key, which is no path; a folder to write to need not be there yet.
+            given[name] = str(path) if path.exists() or name == "out_root" else str(given[name])
+    for name, wanted in {"data_root": "the folder or zip of the data", "images": "a folder of pictures"}.items():
+        if given.get(name) and not Path(given[name]).exists():
+            raise DataError(f"{name} = {given[name]} does not exist. Give {wanted}.")
     return given
 
 

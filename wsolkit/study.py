@@ -95,7 +95,10 @@ class Study:
         if self.plan_only:
             raise Planned(list(recipes))
         found = self.store.get_all(recipes, self.jobs)
-        self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(found))).set_index("recipe"), RUNS_PART)
+        if found:
+            self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(found))).set_index("recipe"), RUNS_PART)
+        else:  # an earlier list would speak of runs that have no part in this
+            self._path(RUNS_PART, "csv").unlink(missing_ok=True)
         return found
 
     def train(
