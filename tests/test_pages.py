@@ -63,6 +63,7 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     text = gallery.write(tmp_path, "smoke", [notebook, other]).read_text()
     assert "1 of 2 notebooks have results" in text
     assert '<a href="table0.html"><img src="table0.png"' in text
+    assert '<a href="table0.html">made here</a>' in text
     assert "&lt;b&gt;" in text
     assert text.index("&lt;b&gt;") < text.index("another&#39;s")
     assert ">GT-known Loc<" in text
