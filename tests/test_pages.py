@@ -1,13 +1,16 @@
 """Executed notebooks as pages, the gallery, and the tour's sliders where no kernel runs."""
 
+import dataclasses
 import re
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from wsolkit import explorer, gallery, pages
+from wsolkit import explorer, gallery, pages, profiles
 from wsolkit.still_widgets import WIDGET_VIEW, StillWidgets
 
 
@@ -87,11 +90,14 @@ def test_a_study_names_the_runs_behind_its_pictures(study, tiny):
     assert not (study.out / "notebook_runs.csv").exists()
 
 
-def test_a_figure_says_what_its_profile_has_to_say(study):
-    figure = Figure()
-    study.save_figure(figure)
+def test_a_figure_says_what_its_profile_has_to_say(study, tmp_path):
+    plain = dataclasses.replace(study, profile=profiles.get("demo"), out=tmp_path)
+    for each in (study, plain):
+        each.save_figure(Figure())
+    said, bare = (np.asarray(Image.open(each.out / "notebook.png")) for each in (study, plain))
     assert "mean nothing" in study.profile.caveat
-    assert study.profile.caveat in [text.get_text() for text in figure.texts]
+    assert np.array_equal(said[: len(bare)], bare)
+    assert (said[len(bare) :] < 200).any()
 
 
 def test_sliders_draw_what_they_say_and_have_a_still(store, place):

@@ -235,7 +235,7 @@ def _not_executed(ended: Ended) -> Outcome:
 
 def _named(recipe: Recipe, store: RunStore) -> str:
     done = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs"
-    return f"{recipe.key}, {recipe.dataset}, {recipe.backbone}, {recipe.method}, seed {recipe.seed}, {done}"
+    return f"{recipe.key}, {recipe.dataset}, {recipe.backbone}, {recipe.label}, seed {recipe.seed}, {done}"
 
 
 def _state(task: Task, store: RunStore, settings: _Settings) -> str:

@@ -74,10 +74,10 @@ class Few(WsolDataset):
 def describe(done: Rehearsed) -> str:
     """One line on a rehearsed recipe."""
     recipe = done.recipe
-    what = f"{recipe.dataset} {recipe.backbone} {recipe.method} {recipe.crop_size} pixels"
+    what = f"{recipe.dataset}, {recipe.backbone}, {recipe.label}, {recipe.crop_size} pixels"
     state = "ok    " if done.failure is None else "failed"
     why = "" if done.failure is None else f"\n  {done.failure}\n  {recipe.method_options}"
-    return f"{state} {recipe.key} {what:44} {done.pictures} pictures {done.seconds:5.1f} s{why}"
+    return f"{state} {recipe.key} {what:54} {done.pictures} pictures {done.seconds:5.1f} s{why}"
 
 
 def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:

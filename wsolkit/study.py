@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
+from PIL import ImageDraw, ImageFont
 
 import wsolkit
 from wsolkit import paths, profiles, provenance, training
@@ -153,19 +154,19 @@ class Study:
         return path
 
     def save_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
-        """Write a PNG for print, and give a small copy to show in the notebook; both with the profile's caveat.
+        """Write a PNG for print, with the profile's caveat below it, and give a small copy to show in the notebook.
 
         Args:
             figure: the figure.
             part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
             preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
         """
-        figure.text(0.99, 0.003, self.profile.caveat, ha="right", va="bottom", fontsize=7, color="dimgrey")
         printed = BytesIO()
         figure.savefig(printed, dpi=PRINT_DPI)
         with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
             # Without the alpha channel, which matplotlib always writes, and packed tightly.
-            picture.convert("RGB").save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
+            kept = _captioned(picture.convert("RGB"), self.profile.caveat)
+            kept.save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
         return self.show_figure(figure, part, preview_dpi)
 
     def show_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
@@ -178,6 +179,18 @@ class Study:
     def _path(self, part: str | None, extension: str) -> Path:
         name = f"{self.notebook}_{part}" if part else self.notebook
         return self.out / f"{name}.{extension}"
+
+
+def _captioned(picture: PIL.Image.Image, text: str) -> PIL.Image.Image:
+    """A picture with a line of text below it; as it is where there is none."""
+    if not text:
+        return picture
+    letters = max(11, picture.width // 80)
+    sheet = PIL.Image.new("RGB", (picture.width, picture.height + 2 * letters), "white")
+    sheet.paste(picture)
+    at, font = (picture.width // 2, picture.height + letters), ImageFont.load_default(letters)
+    ImageDraw.Draw(sheet).text(at, text, fill="dimgrey", anchor="mm", font=font)
+    return sheet
 
 
 def _origin(run: Run) -> dict[str, str | int]:
