@@ -141,6 +141,12 @@ def test_the_list_says_in_which_options_a_run_differs_from_most(store, two):
     assert options["run2"] == "lambda_sim=9.0"
     assert options["run0"] == options["run1"]
     assert housekeeping.listing(store)["seed"].dtype == "Int64"
+    for number, weight in enumerate((0.3, 0.4)):  # of two that differ neither is the usual one
+        (store.root / f"eil{number}").mkdir()
+        changed = done.changed(method="eil", method_options={"lambda_erased": weight})
+        (store.root / f"eil{number}" / "recipe.json").write_text(changed.to_json())
+    options = housekeeping.listing(store).set_index("run")["options"]
+    assert options[["eil0", "eil1"]].tolist() == ["lambda_erased=0.3", "lambda_erased=0.4"]
 
 
 def test_the_list_names_methods_as_the_papers_rows_do(store, two):

@@ -46,9 +46,7 @@ def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_
     pretraining, other = plan.recipes[0], plan.recipes[1].dataset
     table = plan.table(store)
     assert set(table["source"]) == {"assumed"}
-    assert planning.totals(table).endswith(
-        "at assumed speeds (250 images/s on one GPU; --images-per-second gives another)"
-    )
+    assert planning.totals(table).endswith("at assumed speeds (250 images/s; --images-per-second gives another)")
     given = plan.table(store, 50.0)
     assert set(given["source"]) == {"given"}
     assert planning.duration(given["images"].sum() / 50) in planning.totals(given)

@@ -87,7 +87,7 @@ def listing(store: RunStore) -> pd.DataFrame:
 
     ``made`` is when it was finished, else begun; ``method`` is named as in the paper's rows, with
     :data:`~wsolkit.recipes.PRETRAINING` where other runs begin with its weights; ``options`` are those in which it
-    differs from most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN
+    is not as most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test split, NaN
     where there is none. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
     """
     recipes = {folder: _readable(folder) for folder in folders(store)}
@@ -96,10 +96,16 @@ def listing(store: RunStore) -> pd.DataFrame:
     for recipe in filter(None, recipes.values()):
         for name, value in recipe.method_options.items():
             seen[*_kind(recipe), name][str(value)] += 1
-    usual = {option: counts.most_common(1)[0][0] for option, counts in seen.items()}
+    usual = {option: _majority(counts) for option, counts in seen.items()}
     rows = [_row(store, folder, recipe, usual, recipe in first) for folder, recipe in recipes.items()]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "gt_known_loc": float})
     return table.sort_values("made", ascending=False, ignore_index=True)
+
+
+def _majority(counts: Counter) -> str | None:
+    """The value of more than half; None if no value has so many."""
+    value, count = counts.most_common(1)[0]
+    return value if 2 * count > counts.total() else None
 
 
 def _readable(folder: Path) -> Recipe | None:

@@ -13,8 +13,8 @@ from wsolkit.recipes import PRETRAINING, Recipe
 from wsolkit.runs import RunStore
 
 ASSUMED_SPEED = 250.0
-"""Images a second where nobody says, and no run like it has been measured: one GPU on the paper's networks, with half
-of what docs/cost.md counts for a good one."""
+"""Images a second where nobody says, and no run like it has been measured: about a small network on two CPU cores, and
+half of what docs/cost.md counts for the paper's networks on a good GPU."""
 
 EVALUATION_SHARE = 1 / 3
 """Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
@@ -135,7 +135,7 @@ def totals(table: pd.DataFrame) -> str:
         return f"{counts}\nnothing is left to do"
     time = duration((left["images"] / left["speed"]).sum())
     sources = " or ".join(sorted(left["source"].unique()))
-    advice = f" ({ASSUMED_SPEED:.0f} images/s on one GPU; --images-per-second gives another)"
+    advice = f" ({ASSUMED_SPEED:.0f} images/s; --images-per-second gives another)"
     advice = advice if "assumed" in sources else ""
     return f"{counts}\n{left['images'].sum():,.0f} images left, {time} one run at a time at {sources} speeds{advice}"
 
