@@ -260,7 +260,7 @@ PROFILES = {
     ),
     "demo": Profile(
         name="demo",
-        summary="about an hour on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
+        summary="an hour on a laptop: the paper's effects in drawn worlds, no download, no GPU.",
         seeds=(0, 1, 2),
         stands=_drawn(_images(1200, 200, 1000), _DEMO_OBJECTS_TRAINING),
         backbones={"VGG16": "mini_vgg", "ResNet50": "mini_resnet"},
