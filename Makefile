@@ -7,6 +7,7 @@ READY := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d ' ' -f 1)
 
 PROFILE ?= demo
 ONLY ?=
+LAB_OPTIONS ?=
 
 .PHONY: help setup figures test lab notebooks docs lint bench clean
 
@@ -14,7 +15,7 @@ help:
 	@echo "make setup     the environment alone"
 	@echo "make figures   all tables and figures into figures/$(PROFILE)/   (ONLY=name for one, PROFILE=smoke|demo)"
 	@echo "make test      unit tests, every notebook, the batch"
-	@echo "make lab       the notebooks in JupyterLab"
+	@echo "make lab       the notebooks in JupyterLab   (LAB_OPTIONS=--allow-root for root in a container)"
 	@echo "make notebooks run the notebooks in place, to commit them with their outputs"
 	@echo "make lint      style and docstrings"
 	@echo "make bench     speed, as ratios"
@@ -29,7 +30,7 @@ test: $(READY)
 	$(BIN)/python tests/run_all.py
 
 lab: $(READY)
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=wsolkit
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=wsolkit $(LAB_OPTIONS)
 
 notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
