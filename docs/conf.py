@@ -25,7 +25,7 @@ templates_path = []
 GROUPS = {
     "The method": ["maps", "losses", "erasing", "methods", "models", "decomposition"],
     "Judging": ["metrics", "boxes", "components", "score_maps", "evaluation", "statistics", "claims", "statements"],
-    "Data": ["datasets", "batches", "downloads", "own_images", "own_models"],
+    "Data": ["datasets", "batches", "downloads", "own_images", "own_models", "picture_files"],
     "Runs": ["recipes", "profiles", "training", "engine", "runs", "warm_stages", "checkpoints", "slurm", "tracking"],
     "Tables and figures": [
         "study",

@@ -93,7 +93,7 @@ def test_garbage_is_what_nothing_needs_and_runs_stay(store, two):
 
 def test_a_run_is_found_by_the_beginning_of_its_key(store, two):
     assert housekeeping.find(store, two[0].key[:6]) == store.folder(two[0])
-    with pytest.raises(RecipeError, match="Unknown run 'zz'"):
+    with pytest.raises(RecipeError, match="No run begins with 'zz'; .* lists all 2"):
         housekeeping.find(store, "zz")
     with pytest.raises(RecipeError, match="2 runs begin with '': .*Give more of the key"):
         housekeeping.find(store, "")
@@ -167,9 +167,10 @@ def test_the_list_names_methods_as_the_papers_rows_do(store, two):
 
 def test_two_runs_side_by_side(store, two, wsolkit):
     done, begun = two
-    table = housekeeping.compare(store, [store.folder(done), store.folder(begun)]).set_index("field")
-    assert table.loc["seed"].to_dict() == {done.key: 0, begun.key: 1}
-    assert table.loc["gt_known_loc", done.key] == round(store.find(done).report().rate("gt_known_loc") * 100, 2)
-    assert table.loc["gt_known_loc", begun.key] == ""
-    assert "backbone" not in table.index
+    parts = housekeeping.compare(store, [store.folder(done), store.folder(begun)])
+    fields, rates = (part.set_index("field") for part in parts)
+    assert fields.loc["seed"].to_dict() == {done.key: 0, begun.key: 1}
+    assert "backbone" not in fields.index
+    assert rates.loc["gt_known_loc", done.key] == round(store.find(done).report().rate("gt_known_loc") * 100, 2)
+    assert rates.loc["gt_known_loc", begun.key] == ""
     assert "gt_known_loc" in wsolkit("runs", "compare", done.key[:8], begun.key[:8])[1]

@@ -98,6 +98,8 @@ def test_a_figure_says_what_its_profile_has_to_say(study, tmp_path):
     assert "mean nothing" in study.profile.caveat
     assert np.array_equal(said[: len(bare)], bare)
     assert (said[len(bare) :] < 200).any()
+    study.save_figure(Figure(), "other", of_profile=False)
+    assert np.array_equal(np.asarray(Image.open(study.out / "notebook_other.png")), bare)
 
 
 def test_sliders_draw_what_they_say_and_have_a_still(store, place):

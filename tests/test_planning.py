@@ -50,6 +50,7 @@ def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_
     given = plan.table(store, 50.0)
     assert set(given["source"]) == {"given"}
     assert planning.duration(given["images"].sum() / 50) in planning.totals(given)
+    assert f"{planning.duration(given['images'].sum() / 200)} with 4 at once" in planning.totals(given, jobs=4)
     run = store.get(pretraining)
     older = {name: value for name, value in run.info().items() if name != "images_per_second"}
     (run.folder / DONE).write_text(json.dumps(older))

@@ -40,7 +40,7 @@ def test_every_help_fits_a_screen_and_carries_an_example(path, wsolkit, monkeypa
 def test_errors_are_a_line_and_faults_two(wsolkit, monkeypatch):
     code, _, errors = wsolkit("runs", "show", "none")
     assert code == 2
-    assert errors == "Error: Unknown run 'none'. Known: none.\n"
+    assert errors == "Error: No run begins with 'none'; `wsolkit runs list` lists all 0.\n"
 
     def fault(data_root):
         raise KeyError("x")
@@ -58,7 +58,7 @@ def test_debug_shows_the_traceback():
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert "Traceback" in ended.stderr
-    assert "RecipeError: Unknown run 'none'" in ended.stderr
+    assert "RecipeError: No run begins with 'none'" in ended.stderr
 
 
 def test_usage_errors_and_the_version(wsolkit):

@@ -169,7 +169,8 @@ def _column(values: pd.Series) -> tuple[str, list[str]]:
         # Counts are read as floats where some are empty.
         digits = 0 if (values.dropna() % 1 == 0).all() else 2
         return "number", ["" if gone else f"{value:.{digits}f}" for value, gone in zip(values, empty, strict=True)]
-    cells = ["" if gone else str(value) for value, gone in zip(values, empty, strict=True)]
+    words = {True: "yes", False: "no"} if values.dropna().map(lambda value: isinstance(value, bool)).all() else {}
+    cells = ["" if gone else str(words.get(value, value)) for value, gone in zip(values, empty, strict=True)]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return "number", cells
     return "sentence" if max(map(len, cells), default=0) > LONG else "word", cells

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from wsolkit import checkpoints, training, warm_stages
-from wsolkit.errors import RecipeError, WsolkitError, unknown
+from wsolkit.errors import RecipeError, WsolkitError
 from wsolkit.files import PARTIAL
 from wsolkit.recipes import PRETRAINING, Recipe
 from wsolkit.runs import DONE, RECIPE, Run, RunStore
@@ -78,7 +78,7 @@ def find(store: RunStore, name: str) -> Path:
         keys = ", ".join(folder.name for folder in found[:FEW]) + (" ..." if len(found) > FEW else "")
         raise RecipeError(f"{len(found)} runs begin with {name!r}: {keys}. Give more of the key.")
     if not found:
-        raise unknown("run", name, [folder.name for folder in known])
+        raise RecipeError(f"No run begins with {name!r}; `wsolkit runs list` lists all {len(known)}.")
     return found[0]
 
 
@@ -120,7 +120,7 @@ def _kind(recipe: Recipe) -> tuple[str, str, str]:
     return recipe.dataset, recipe.backbone, recipe.label
 
 
-def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str], first: bool) -> dict:
+def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str | None], first: bool) -> dict:
     written = next(path for name in (DONE, RECIPE) if (path := folder / name).exists())
     made = datetime.fromtimestamp(written.stat().st_mtime).isoformat(" ", "minutes")
     row = {"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)}
@@ -173,6 +173,8 @@ def describe(store: RunStore, folder: Path) -> str:
     parts = [str(folder), "", *_aligned(lines)]
     if run is not None:
         info = run.info()
+        if info["epochs_trained"] < recipe.epochs:
+            info["epochs_trained"] = f"{info['epochs_trained']}; those before were a shared warm stage, or kept"
         made = {name.replace("_", " "): value for name, value in info.items() if name not in ABOVE and value != ""}
         for split, found in info["data"].items():
             made[f"data of {split}"] = found
@@ -186,20 +188,21 @@ def _aligned(facts: Mapping[str, object]) -> list[str]:
     return [f"  {name:24} {value}" for name, value in facts.items()]
 
 
-def compare(store: RunStore, chosen: Sequence[Path]) -> pd.DataFrame:
-    """Runs side by side: one column a run; the fields of their recipes that differ, then their rates.
+def compare(store: RunStore, chosen: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs side by side, one column a run: the fields of their recipes that differ, and their rates.
 
-    Rates are the CAM's on the test split, in percent.
+    Rates are the CAM's on the test split, in percent, and best thresholds; empty where a run has no report.
 
     Raises:
         RecipeError: for a recipe that this version cannot read.
     """
-    recipes = [Recipe.from_file(folder / RECIPE) for folder in chosen]
-    fields = pd.DataFrame({folder.name: _fields(recipe) for folder, recipe in zip(chosen, recipes, strict=True)})
-    runs = {folder.name: store.find(recipe) for folder, recipe in zip(chosen, recipes, strict=True)}
+    recipes = {folder.name: Recipe.from_file(folder / RECIPE) for folder in chosen}
+    fields = pd.DataFrame({name: _fields(recipe) for name, recipe in recipes.items()})
+    runs = {name: store.find(recipe) for name, recipe in recipes.items()}
     rates = pd.DataFrame({name: pd.Series(_rates(run) if run else {}, dtype=object) for name, run in runs.items()})
     differing = fields[fields.astype(str).nunique(axis=1) > 1]
-    return pd.concat([differing, rates]).fillna("").rename_axis("field").reset_index()
+    first, second = (each.fillna("").rename_axis("field").reset_index() for each in (differing, rates))
+    return first, second
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:

@@ -29,7 +29,7 @@ PARAMETER_TYPES: Mapping[str, type | UnionType] = {
 """Types that a parameter may have; ``None`` always means "the default of the profile"."""
 
 
-PATHS = ("data_root", "out_root", "images", "weights")
+PATHS = ("data_root", "out_root", "images", "weights", "classes")
 """Parameters that name files or folders, in whatever notebook; kernels run in another folder than the shell."""
 
 FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)

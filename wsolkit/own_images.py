@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from wsolkit import datasets
@@ -15,11 +15,10 @@ from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError
 from wsolkit.files import atomic_file, writable_folder
 from wsolkit.own_models import USUAL_SIZE
+from wsolkit.picture_files import check_names, find_pictures, read_picture
 from wsolkit.progress import progress
 
 RESULTS = "localized.json"
-PIXELS = 64_000_000
-"""Pictures of more pixels are refused before they are decoded."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +97,14 @@ def localize_files(
     unreadable = []
     for file in progress(chosen, "pictures"):
         try:
-            picture = _read(file)
+            picture = read_picture(file)
         except DataError as error:
             unreadable.append(str(error))
             continue
         small = _resized(picture, size)
         result = decompose(model, normalise(small[None], device), target)
         label, logits = int(result.target[0]), result.logits[0]
-        if names and len(names) != len(logits):
-            raise DataError(f"{len(names)} names of classes were given, and the model has {len(logits)} classes.")
+        check_names(names, len(logits))
         if not found:  # from here on nothing is refused: an empty folder would be left behind
             writable_folder(out)
         probability = float(logits.softmax(0)[label])
@@ -161,18 +159,6 @@ def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None
     return files
 
 
-def read_names(file: Path) -> tuple[str, ...]:
-    """Names of classes from a text file, a line each.
-
-    Raises:
-        DataError: if the file cannot be read.
-    """
-    try:
-        return tuple(file.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Cannot read names of classes from {file}: {error}.") from error
-
-
 def read_folder(folder: Path, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """All pictures of a folder, by name, resized to squares whatever their shape.
 
@@ -191,7 +177,7 @@ def read_folder(folder: Path, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     pictures, unreadable = [], []
     for file in find_pictures([folder]):
         try:
-            pictures.append(_resized(_read(file), size))
+            pictures.append(_resized(read_picture(file), size))
         except DataError as error:
             unreadable.append(str(error))
     if not pictures:
@@ -199,37 +185,8 @@ def read_folder(folder: Path, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack(pictures), tuple(unreadable)
 
 
-def find_pictures(files: Sequence[Path]) -> list[Path]:
-    """Pictures by name; a folder stands for those in it, by the ends of their names.
-
-    Raises:
-        DataError: if there are none, or a file or folder does not exist.
-    """
-    known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
-    found = []
-    for file in files:
-        if not file.exists():
-            raise DataError(f"{file} does not exist. Name pictures, or folders that hold some.")
-        found += sorted(each for each in file.iterdir() if each.suffix.lower() in known) if file.is_dir() else [file]
-    if not found:
-        raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders that hold some.")
-    return found
-
-
 def _resized(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _read(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as opened:
-            if opened.width * opened.height > PIXELS:
-                raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
-            return opened.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{file} is not a picture, or of a kind that is not known.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read {file} as a picture: {error}.") from error
 
 
 def _free_name(out: Path, file: Path, taken: Sequence[str]) -> Path:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from wsolkit import models, paths
@@ -14,6 +16,9 @@ from wsolkit.training import BEST
 
 USUAL_MODEL, USUAL_SIZE = "resnet50", 224
 """What weights belong to, and the side of the images in pixels, where neither the user nor a run says so."""
+
+ALIKE = 12
+"""Models of names like the given one that are tried, to say which one weights fit."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,15 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         misfits.append(misfit)
     nearest = min(misfits, key=lambda misfit: sum(map(len, misfit.values())))
     said = ", ".join(f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in nearest.items())
-    raise CheckpointError(f"{weights} does not fit {name}. Of the tensors, {said}. Name the model that it belongs to.")
+    alike = get_close_matches(name, others, n=ALIKE, cutoff=0)
+    fitting = next((each for each in alike if _fits(each, others, state, len(last[-1]))), None)
+    advice = f"It fits {fitting}." if fitting else "Name the model that it belongs to."
+    raise CheckpointError(f"{weights} does not fit {name}. Of the tensors, {said}. {advice}")
+
+
+def _fits(name: str, others: Sequence[str], state: Mapping[str, Tensor], classes: int) -> bool:
+    with torch.device("meta"):  # shapes alone
+        return any(not _compare(model.state_dict(), state) for model in _candidates(name, others, classes))
 
 
 def _candidates(name: str, others: Sequence[str], classes: int) -> Iterator[nn.Module]:

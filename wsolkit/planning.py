@@ -123,8 +123,13 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={"speed": "images/s"}).reset_index()
 
 
-def totals(table: pd.DataFrame) -> str:
-    """How many runs there are in each state, what is left, and how long it takes; argument as for `by_kind`."""
+def totals(table: pd.DataFrame, jobs: int = 1) -> str:
+    """How many runs there are in each state, what is left, and how long it takes.
+
+    Args:
+        table: from `Plan.table`.
+        jobs: runs trained at once; the speed is that of one among so many.
+    """
     if table.empty:
         return "These notebooks train nothing."
     states = table["state"].value_counts()
@@ -133,11 +138,13 @@ def totals(table: pd.DataFrame) -> str:
     left = table[table["images"] > 0]
     if left.empty:
         return f"{counts}\nnothing is left to do"
-    time = duration((left["images"] / left["speed"]).sum())
+    seconds = (left["images"] / left["speed"]).sum()
+    time = f"{duration(seconds)} one run at a time"
+    time += f" or {duration(seconds / jobs)} with {jobs} at once" if jobs > 1 else ""
     sources = " or ".join(sorted(left["source"].unique()))
     advice = f" ({ASSUMED_SPEED:.0f} images/s; --images-per-second gives another)"
     advice = advice if "assumed" in sources else ""
-    return f"{counts}\n{left['images'].sum():,.0f} images left, {time} one run at a time at {sources} speeds{advice}"
+    return f"{counts}\n{left['images'].sum():,.0f} images left, {time}, at {sources} speeds{advice}"
 
 
 def duration(seconds: float) -> str:

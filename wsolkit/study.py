@@ -153,19 +153,22 @@ class Study:
             table.to_csv(partial, float_format="%.10g")
         return path
 
-    def save_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
+    def save_figure(
+        self, figure: Figure, part: str | None = None, preview_dpi: int = 100, of_profile: bool = True
+    ) -> Image:
         """Write a PNG for print, with the profile's caveat below it, and give a small copy to show in the notebook.
 
         Args:
             figure: the figure.
             part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
             preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
+            of_profile: whether it shows runs of the profile, whose caveat then holds.
         """
         printed = BytesIO()
         figure.savefig(printed, dpi=PRINT_DPI)
         with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
             # Without the alpha channel, which matplotlib always writes, and packed tightly.
-            kept = _captioned(picture.convert("RGB"), self.profile.caveat)
+            kept = _captioned(picture.convert("RGB"), self.profile.caveat if of_profile else "")
             kept.save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
         return self.show_figure(figure, part, preview_dpi)
 

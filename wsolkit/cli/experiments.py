@@ -102,13 +102,15 @@ def plan(
     """
     from wsolkit import notebook_files, paths, planning
     from wsolkit.runs import RunStore
+    from wsolkit.study import default_jobs
     from wsolkit.training import Place
 
     wanted = planning.plan(names or [], profile, notebook_files.parse_settings(settings or []))
-    table = wanted.table(RunStore(paths.runs_root(), Place()), images_per_second)
+    store = RunStore(paths.runs_root(), Place())
+    table = wanted.table(store, images_per_second)
     if len(table):
         show_table(planning.by_kind(table))
-    typer.echo(planning.totals(table))
+    typer.echo(planning.totals(table, default_jobs(store.place.torch_device())))
     for name, why in wanted.skipped.items():
         typer.echo(f"{name} is left out: {why}")
 

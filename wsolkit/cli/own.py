@@ -56,7 +56,7 @@ def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
     weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
     model: Annotated[
-        str | None, typer.Option(help="What a state dict belongs to, of torchvision or the kit (default: resnet50).")
+        str | None, typer.Option(help="Of a state dict: torchvision's or the kit's (default: resnet50).")
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=16, help="Pictures become squares of this side (default: the run's, or 224).")
@@ -67,8 +67,8 @@ def localize(
         typer.Option(min=0, max=0.99, help="Share of the map's maximum (default: 0.2).", show_default=False),
     ] = None,
     target: Annotated[int | None, typer.Option(min=0, help="Class index (default: the most probable class).")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Text file with the classes' names, a line each.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for annotated pictures and localized.json.")] = Path("localized"),
+    classes: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for what comes out.")] = Path("localized"),
 ) -> None:
     """Show where a classifier looked in your own pictures: box, map, and JSON.
 
@@ -76,12 +76,15 @@ def localize(
 
     Example: wsolkit localize photos/ --weights KEY_OF_A_RUN --threshold 0.4
     """
-    from wsolkit import own_images, own_models
+    from wsolkit.picture_files import find_pictures, read_names
+
+    names = read_names(classes) if classes else ()
+    pictures = find_pictures(images)
+
+    from wsolkit import own_images, own_models  # PyTorch takes seconds to load
     from wsolkit.decomposition import THRESHOLD
 
     share = THRESHOLD if threshold is None else threshold
-    names = own_images.read_names(classes) if classes else ()
-    pictures = own_images.find_pictures(images)
     opened = own_models.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
     done = own_images.localize_files(
@@ -91,7 +94,8 @@ def localize(
         typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}, {found.annotated}")
     for problem in done.unreadable:
         typer.echo(problem, err=True)
-    typer.echo(f"{len(done.found)} done with {opened.name} at {opened.size} pixels, {len(done.unreadable)} unreadable")
+    count = f"{len(done.found)} done with {opened.name} at {opened.size} pixels"
+    typer.echo(f"{count}, {len(done.unreadable)} unreadable; results in {out}")
     if wide := sum(found.share > NEARLY_ALL for found in done.found):
         typer.echo(
             f"{wide} boxes are nearly all of their pictures at --threshold {share:g}; a higher one makes them smaller"

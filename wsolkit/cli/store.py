@@ -61,7 +61,11 @@ def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or how t
     from wsolkit import housekeeping
 
     store = _store()
-    show_table(housekeeping.compare(store, [housekeeping.find(store, name) for name in runs]))
+    differing, rates = housekeeping.compare(store, [housekeeping.find(store, name) for name in runs])
+    typer.echo("Where their recipes differ:")
+    show_table(differing)
+    typer.echo("\nCAM on the test split, percent, and best thresholds in [0, 1]:")
+    show_table(rates)
 
 
 @app.command()
