@@ -76,13 +76,15 @@ def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
 
 
 def test_one_bad_picture_does_not_keep_the_others_from_being_done(pictures, tmp_path):
-    (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
+    for name in ("broken.png", "z_broken.png"):
+        (tmp_path / "a" / name).write_bytes(b"no picture")
     model = models.build("mini_vgg", 2)
-    done = own_images.localize_files(model, pictures, tmp_path / "out", 64)
+    done = own_images.localize_files(model, [pictures[1], pictures[0]], tmp_path / "out", 64)
     assert len(done.found) == 2
-    (broken,) = done.unreadable
+    broken, last = done.unreadable
     assert "broken.png is not a picture" in broken
-    assert json.loads((tmp_path / "out" / own_images.RESULTS).read_text())["unreadable"] == [broken]
+    assert json.loads((tmp_path / "out" / own_images.RESULTS).read_text())["unreadable"] == [broken, last]
+    (tmp_path / "a" / "z_broken.png").unlink()
     images, unreadable = own_images.read_folder(tmp_path / "a", 32)
     assert images.shape == (1, 32, 32, 3)
     assert unreadable == (broken,)

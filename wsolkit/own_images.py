@@ -100,6 +100,8 @@ def localize_files(
             picture = read_picture(file)
         except DataError as error:
             unreadable.append(str(error))
+            if found:
+                _write_results(out, settings, found, unreadable)
             continue
         small = _resized(picture, size)
         result = decompose(model, normalise(small[None], device), target)
@@ -125,10 +127,14 @@ def localize_files(
         with atomic_file(annotated) as partial:
             _sheet(picture, overlay, located, f"{kind} above {threshold:g}").save(partial, format="png")
         found.append(located)
-        written = {"settings": settings, "pictures": [*map(asdict, found)], "unreadable": unreadable}
-        with atomic_file(out / RESULTS) as partial:
-            partial.write_text(json.dumps(written, indent=2) + "\n")
+        _write_results(out, settings, found, unreadable)
     return Localized(tuple(found), tuple(unreadable))
+
+
+def _write_results(out: Path, settings: Mapping, found: Sequence[Located], unreadable: Sequence[str]) -> None:
+    written = {"settings": settings, "pictures": [*map(asdict, found)], "unreadable": unreadable}
+    with atomic_file(out / RESULTS) as partial:
+        partial.write_text(json.dumps(written, indent=2) + "\n")
 
 
 def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None = None) -> list[Path]:
