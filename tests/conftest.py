@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsolkit import cli, profiles
-from wsolkit.files import writable_folder
-from wsolkit.recipes import Recipe, make_recipe
-from wsolkit.runs import RunStore
-from wsolkit.study import Study
-from wsolkit.training import Place
+from wsolkit import cli
+from wsolkit.study.study import Study
+from wsolkit.system.writing import writable_folder
+from wsolkit.training import profiles
+from wsolkit.training.loop import Machine
+from wsolkit.training.recipes import Recipe, make_recipe
+from wsolkit.training.run_store import RunStore
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 """Where real data lies on the machines that test the project; a user's machine has no such folder."""
@@ -47,13 +48,13 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(device="cpu", cache=tmp_path / "cache")
+def machine(tmp_path) -> Machine:
+    return Machine(device="cpu", cache=tmp_path / "cache")
 
 
 @pytest.fixture
-def store(tmp_path, place) -> RunStore:
-    return RunStore(tmp_path / "runs", place)
+def store(tmp_path, machine) -> RunStore:
+    return RunStore(tmp_path / "runs", machine)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import torch
 from torchvision.transforms import v2
 
 from wsolkit.datasets import open_dataset
+from wsolkit.datasets._torchvision import WsolVisionDataset
 from wsolkit.metrics import BoxMeter, PixelMeter
-from wsolkit.torch_metrics import BoxMetric, PixelMetric
-from wsolkit.vision_dataset import WsolVisionDataset
+from wsolkit.metrics.torch_metrics import BoxMetric, PixelMetric
 
 
 @pytest.fixture

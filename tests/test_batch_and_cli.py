@@ -10,11 +10,14 @@ import pytest
 import torch
 import zmq
 
-from wsolkit import batch, notebook_files, paths, study
+from wsolkit.batch import notebooks, runner
 from wsolkit.errors import DataError, RecipeError, TrainingError, WsolkitError
-from wsolkit.recipes import Recipe
+from wsolkit.study import study
+from wsolkit.system import folders
+from wsolkit.training import run_store
+from wsolkit.training.recipes import Recipe
 
-TABLE7 = paths.notebooks_root() / "table7_ablation.ipynb"
+TABLE7 = folders.notebooks_root() / "table7_ablation.ipynb"
 
 PARAMETERS = """
 profile: str = None  # a profile
@@ -36,48 +39,48 @@ def write_notebook(folder: Path, name: str, *cells: str) -> Path:
 
 
 def test_find_knows_all_notebooks_and_suggests():
-    assert notebook_files.find(["table7_ablation"]) == [TABLE7]
-    assert {"00_tour", "table7_ablation"} <= {path.stem for path in notebook_files.find()}
+    assert notebooks.find(["table7_ablation"]) == [TABLE7]
+    assert {"00_tour", "table7_ablation"} <= {path.stem for path in notebooks.find()}
     with pytest.raises(RecipeError, match="Unknown notebook 'table7'. Did you mean 'table7_ablation'"):
-        notebook_files.find(["table7"])
+        notebooks.find(["table7"])
 
 
 def test_settings_are_json_where_they_can_be():
     given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
     expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
-    assert notebook_files.parse_settings(given) == expected
-    assert notebook_files.parse_settings(["weights=2979", "images=1e5"]) == {"weights": "2979", "images": "1e5"}
+    assert notebooks.parse_settings(given) == expected
+    assert notebooks.parse_settings(["weights=2979", "images=1e5"]) == {"weights": "2979", "images": "1e5"}
     with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
-        notebook_files.parse_settings(["seeds"])
+        notebooks.parse_settings(["seeds"])
 
 
 def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
     notebook = write_notebook(tmp_path, "one")
-    notebook_files.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
-    notebook_files.check_parameters(notebook, {"seeds": None})
+    notebooks.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
+    notebooks.check_parameters(notebook, {"seeds": None})
     with pytest.raises(RecipeError, match="Unknown parameter of one 'seed'. Did you mean 'seeds'"):
-        notebook_files.check_parameters(notebook, {"seed": 1})
+        notebooks.check_parameters(notebook, {"seed": 1})
     with pytest.raises(RecipeError, match=r"Parameter seeds = \['a'\] of one: expected list\[int\]"):
-        notebook_files.check_parameters(notebook, {"seeds": ["a"]})
+        notebooks.check_parameters(notebook, {"seeds": ["a"]})
     with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
-        notebook_files.check_parameters(notebook, {"scale": "big"})
+        notebooks.check_parameters(notebook, {"scale": "big"})
 
 
 def test_paths_mean_the_same_in_the_kernels_folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     given = {"images": "photos", "weights": "4539", "out_root": "new", "model": "photos"}
-    made = notebook_files.complete(given, "smoke")
+    made = notebooks.complete(given, "smoke")
     here = {"images": str(tmp_path / "photos"), "out_root": str(tmp_path / "new")}
     assert made == {**given, **here, "profile": "smoke"}
     with pytest.raises(DataError, match="images = gone does not exist. Give a folder of pictures"):
-        notebook_files.complete({"images": "gone"}, "smoke")
+        notebooks.complete({"images": "gone"}, "smoke")
 
 
-@pytest.mark.parametrize("path", notebook_files.find(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
 def test_every_notebook_takes_the_standard_parameters(path):
     standard = {"profile": "smoke", "seeds": [0], "device": "cpu", "data_root": "x", "out_root": "y"}
-    notebook_files.check_parameters(path, standard)
+    notebooks.check_parameters(path, standard)
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def home(tmp_path, monkeypatch):
 
 
 def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
-    good, bad = batch.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, jobs=2)
+    good, bad = runner.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, jobs=2)
     assert good.failure is None
     executed = nbformat.read(good.executed, as_version=4)
     assert good.executed == tmp_path / "figures" / "smoke" / "good.ipynb"
@@ -113,7 +116,7 @@ def test_kernels_talk_over_files_where_their_names_fit(tmp_path, monkeypatch, fo
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / folder).mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(Path(root) / folder))
-        (outcome,) = batch.reproduce(["how"], "smoke", jobs=1)
+        (outcome,) = runner.reproduce(["how"], "smoke", jobs=1)
     assert nbformat.read(outcome.executed, as_version=4).cells[-1].outputs[0]["text"] == f"{transport}\n"
 
 
@@ -140,7 +143,7 @@ def test_missing_data_are_said_before_anything_begins(home, wsolkit, tmp_path):
     assert (code, out) == (2, "")
     assert "tiny_imagenet needs data_root" in errors
     assert "wsolkit data get tiny_imagenet --data-root data" in errors
-    assert not paths.runs_root().exists() or not list(paths.runs_root().iterdir())
+    assert not folders.runs_root().exists() or not list(folders.runs_root().iterdir())
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tiny.zip").write_bytes(b"")
     code, _, errors = wsolkit("reproduce", "wants", "--profile", "photos", "--data-root", tmp_path / "data")
@@ -185,7 +188,7 @@ def test_no_notebooks_are_an_error(tmp_path, monkeypatch, wsolkit):
 
 
 def test_the_batch_leaves_a_page(home, tmp_path):
-    batch.reproduce(["good"], "smoke")
+    runner.reproduce(["good"], "smoke")
     assert "profile smoke" in (tmp_path / "figures" / "smoke" / "index.html").read_text()
 
 
@@ -232,7 +235,7 @@ def test_an_interrupt_says_that_nothing_is_lost(home, wsolkit, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "reproduce", interrupt)
+    monkeypatch.setattr(runner, "reproduce", interrupt)
     code, _, errors = wsolkit("reproduce", "good")
     assert code == 130
     assert "the same command goes on from there" in errors
@@ -245,7 +248,7 @@ def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch):
     (folder / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises(WsolkitError, match="another environment. Register it with: .* -m ipykernel install"):
-        batch.check_kernel()
+        runner.check_kernel()
 
 
 def test_a_kernel_of_another_venv_of_the_same_python_is_refused(tmp_path, monkeypatch):
@@ -257,7 +260,7 @@ def test_a_kernel_of_another_venv_of_the_same_python_is_refused(tmp_path, monkey
     (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises(WsolkitError, match="another environment"):
-        batch.check_kernel()
+        runner.check_kernel()
 
 
 def test_a_study_checks_its_parameters(tmp_path):
@@ -298,13 +301,12 @@ print(len(study.train({"one": {"losses": LOSSES}})["one"]))
 
 
 def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkeypatch, caplog):
-    from wsolkit import runs
 
     write_notebook(home / "notebooks", "trains", TRAINS.replace("LOSSES", "()"))
     write_notebook(home / "notebooks", "trains_too", TRAINS.replace("LOSSES", "('sim',)"))
-    monkeypatch.setattr(runs, "_work", _no_similarity)
+    monkeypatch.setattr(run_store, "_work", _no_similarity)
     caplog.set_level("INFO", logger="wsolkit")
-    outcomes = batch.reproduce(["trains_too", "trains", "good"], "smoke", {"seeds": [0]}, jobs=2)
+    outcomes = runner.reproduce(["trains_too", "trains", "good"], "smoke", {"seeds": [0]}, jobs=2)
     failed, trained, plain = outcomes
     said = [line for line in caplog.messages if re.match(r"run \d", line)]
     assert len(said) == 3
@@ -315,9 +317,9 @@ def test_runs_come_before_their_notebooks_and_a_failed_run_is_named(home, monkey
     assert nbformat.read(trained.executed, as_version=4).cells[-1].outputs[0]["text"] == "1\n"
 
 
-def _no_similarity(root, place, recipe, wanted):
-    from wsolkit.runs import RunStore
+def _no_similarity(root, machine, recipe, wanted):
+    from wsolkit.training.run_store import RunStore
 
     if '"lambda_sim": 0.0' not in recipe and '"bridging"' in recipe:
         raise TrainingError("no similarity here")
-    RunStore(root, place).get(Recipe.from_json(recipe))
+    RunStore(root, machine).get(Recipe.from_json(recipe))

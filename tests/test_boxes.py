@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wsolkit import boxes
+from wsolkit.metrics import boxes
 
 
 def rectangle(height: int, width: int, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit import paths
+from wsolkit.system import folders
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-DEMO = paths.home() / "figures" / "demo"
+DEMO = folders.home() / "figures" / "demo"
 
 ALL_DONE = """code => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
     .filter(prompt => /\\[\\d+\\]/.test(prompt.textContent)).length >= code"""
@@ -74,7 +74,7 @@ def lab(tmp_path):
     """JupyterLab as ``make lab`` starts it, on a copy of the tour, in smoke; its address."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    shutil.copy(paths.notebooks_root() / "00_tour.ipynb", folder)
+    shutil.copy(folders.notebooks_root() / "00_tour.ipynb", folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

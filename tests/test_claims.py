@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit import claims, plots, profiles, tables
-from wsolkit.claims import Claim, Comparison, Evidence, check, experiment, judge, scoreboard, together
 from wsolkit.errors import RecipeError
-from wsolkit.statements import statements
-from wsolkit.statistics import Effect
+from wsolkit.study import claims, plots, tables
+from wsolkit.study.claims import Claim, Comparison, Evidence, check, experiment, judge, scoreboard, together
+from wsolkit.study.statements import statements
+from wsolkit.study.statistics import Effect
+from wsolkit.training import profiles
 
 GOOD, BAD = experiment("drop", "sim", "norm"), experiment()
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
-from wsolkit import components
 from wsolkit.maps import score_map
-from wsolkit.metrics import BoxMeter, PixelMeter
+from wsolkit.metrics import BoxMeter, PixelMeter, components
 
 STEPS = (0.001, 0.005, 0.01)
 """Threshold steps in use: 1,000, 200 and 100 thresholds."""

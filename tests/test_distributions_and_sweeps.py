@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.test_evaluation import Oracle, Squares
-from wsolkit import distributions, plots, profiles, sweeps
-from wsolkit.evaluation import one_per_class, raw_maps
+from wsolkit.study import distributions, plots, sweeps
+from wsolkit.training import profiles
+from wsolkit.training.evaluation import one_per_class, raw_maps
 
 
 def test_cells_count_by_their_centre():

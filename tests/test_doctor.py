@@ -1,6 +1,7 @@
 import pytest
 
-from wsolkit import batch, doctor
+from wsolkit.batch import runner
+from wsolkit.cli import doctor
 from wsolkit.errors import WsolkitError
 
 
@@ -26,7 +27,7 @@ def test_every_trouble_says_what_to_do(findings, monkeypatch, tmp_path):
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WSOLKIT_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(batch, "check_kernel", no_kernel)
+    monkeypatch.setattr(runner, "check_kernel", no_kernel)
     monkeypatch.setattr(doctor, "requires", lambda name: ["numpy>=1000", "surely_not_there>=1"])
     monkeypatch.setattr(doctor, "ROOM", float("inf"))
     found = {finding.what: finding for finding in doctor.examine()}

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from wsolkit import cli, datasets, downloads
-from wsolkit.datasets import Archive
-from wsolkit.downloads import download, fetch, unpack
+from wsolkit import cli, datasets
+from wsolkit.datasets import Archive, _downloads
+from wsolkit.datasets._downloads import download, fetch, unpack
 from wsolkit.errors import DataError
 
 CONTENT = bytes(range(256)) * 9000  # 2.2 MiB, so more than one block
@@ -336,4 +336,4 @@ def test_published_archives_have_a_checksum_and_unpack_where_their_reader_looks(
             algorithm, digits = archive.checksum.split(":")
             assert len(digits) == hashlib.new(algorithm).digest_size * 2
             assert archive.url.endswith(f"/{archive.name}")
-            assert archive.bytes < downloads.UNPACKED_LIMIT / 4
+            assert archive.bytes < _downloads.UNPACKED_LIMIT / 4

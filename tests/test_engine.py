@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe
-from wsolkit import checkpoints, engine, methods, models, training
-from wsolkit.batches import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
+from wsolkit import methods, models
 from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
-from wsolkit.runs import RunStore
+from wsolkit.training import checkpoints, engine, loop
+from wsolkit.training.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
+from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
+from wsolkit.training.run_store import RunStore
 
 WITHOUT_BATCH_NORM = {
     "backbone": "vgg16",
@@ -49,7 +50,7 @@ def test_parts_draw_what_the_whole_would():
 
 
 def test_processes_share_the_very_same_batches(store, tiny):
-    data = store.place.open(tiny, "train-weaksup")
+    data = store.machine.open(tiny, "train-weaksup")
     whole = list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     halves = [list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, 2)) for rank in range(2)]
     for (images, labels), *parts in zip(whole, *halves, strict=True):
@@ -57,10 +58,10 @@ def test_processes_share_the_very_same_batches(store, tiny):
         assert torch.equal(labels, torch.cat([part[1] for part in parts]))
 
 
-def three_steps(recipe, place, parts: int) -> tuple[models.GapClassifier, list[engine.Taken]]:
-    data = place.open(recipe, "train-weaksup")
+def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[engine.StepResult]]:
+    data = machine.open(recipe, "train-weaksup")
     model = models.build(recipe.backbone, len(data.classes), 0).train().double()
-    optimizer, alone = training.make_optimizer(recipe, model), Engine(torch.device("cpu"))
+    optimizer, alone = loop.make_optimizer(recipe, model), Engine(torch.device("cpu"))
     stepper = Stepper(model, methods.configured_step(recipe.method, recipe.method_options))
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
@@ -71,11 +72,11 @@ def three_steps(recipe, place, parts: int) -> tuple[models.GapClassifier, list[e
 
 
 @pytest.mark.parametrize("parts", [3, 20])
-def test_parts_of_a_batch_add_up_to_the_whole(place, parts):
+def test_parts_of_a_batch_add_up_to_the_whole(machine, parts):
     """In double precision, so that nothing but the last digits may differ; twenty parts of eight images are eight."""
     sizes = {"train_weaksup": 16, "train_fullsup": 4, "test": 4}
     recipe = tiny_recipe(**WITHOUT_BATCH_NORM | {"dataset_options": sizes})
-    (whole, steps), (split, split_steps) = (three_steps(recipe, place, count) for count in (1, parts))
+    (whole, steps), (split, split_steps) = (three_steps(recipe, machine, count) for count in (1, parts))
     for name, tensor in split.state_dict().items():
         assert torch.allclose(tensor, whole.state_dict()[name], rtol=0, atol=1e-10), name
     for one, other in zip(steps, split_steps, strict=True):
@@ -89,7 +90,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     alone = store.get(recipe)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "wsolkit", "train"]
-    folders = {"WSOLKIT_RUNS": str(tmp_path / "together"), "WSOLKIT_CACHE": str(store.place.cache)}
+    folders = {"WSOLKIT_RUNS": str(tmp_path / "together"), "WSOLKIT_CACHE": str(store.machine.cache)}
     result = subprocess.run(
         [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu"],
         env=os.environ | folders | {"OMP_NUM_THREADS": "1"},
@@ -99,10 +100,10 @@ def test_two_processes_train_as_one_does(store, tmp_path):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    together = RunStore(tmp_path / "together", store.place).find(recipe)
+    together = RunStore(tmp_path / "together", store.machine).find(recipe)
     assert together.info()["processes"] == 2
     assert alone.info()["processes"] == 1
-    ours, theirs = (checkpoints.load(run.folder / training.LAST)[0] for run in (together, alone))
+    ours, theirs = (checkpoints.load(run.folder / loop.LAST)[0] for run in (together, alone))
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert torch.allclose(ours[name], tensor, rtol=0, atol=1e-5), name
@@ -112,26 +113,26 @@ def test_two_processes_train_as_one_does(store, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
-def test_mixed_precision_trains_and_says_so(tiny, place, tmp_path, precision):
-    mixed = replace(place, precision=precision)
+def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
+    mixed = replace(machine, precision=precision)
     run = RunStore(tmp_path / "mixed", mixed).get(tiny)
-    full = RunStore(tmp_path / "full", place).get(tiny)
+    full = RunStore(tmp_path / "full", machine).get(tiny)
     assert run.info()["precision"] == precision
-    weights = checkpoints.load(run.folder / training.BEST)[0]
+    weights = checkpoints.load(run.folder / loop.BEST)[0]
     assert {tensor.dtype for name, tensor in weights.items() if "num_batches" not in name} == {torch.float32}
     close = run.history()["loss_total"] - full.history()["loss_total"]
     assert 0 < close.abs().max() < 0.1  # other numbers, the same training
 
 
-def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, place, tmp_path, monkeypatch):
+def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, machine, tmp_path, monkeypatch):
     """Only a GPU scales its loss, so a scaler is put where Accelerate has one there."""
     begun = AcceleratedEngine(torch.device("cpu"), "bf16")
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     monkeypatch.setattr(begun._accelerator, "scaler", scaler)
-    training.train(tiny, tmp_path, place, engine=begun, on_epoch=lambda epoch: scaler.update(512.0 / 2**epoch))
+    loop.train(tiny, tmp_path, machine, engine=begun, on_epoch=lambda epoch: scaler.update(512.0 / 2**epoch))
     later = AcceleratedEngine(torch.device("cpu"), "bf16")
     monkeypatch.setattr(later._accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=512.0))
-    training.train(tiny, tmp_path, place, engine=later)
+    loop.train(tiny, tmp_path, machine, engine=later)
     # What an epoch changes after it was kept is not in it.
     assert later.state()["scale"] == 512.0 / 2 ** (tiny.epochs - 1)
     assert Engine(torch.device("cpu")).state() == {}
@@ -141,7 +142,7 @@ def test_a_recipe_does_not_know_how_it_is_trained(tiny):
     assert {"precision", "parts", "processes"}.isdisjoint(json.loads(tiny.to_json()))
 
 
-def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(place, monkeypatch):
+def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine, monkeypatch):
     recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
     take, calls = methods.step("bridging"), []
 
@@ -154,24 +155,24 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(place, monkeypa
         return outcome
 
     monkeypatch.setattr(methods, "step", lambda name: broken)
-    data = place.open(recipe, "train-weaksup")
+    data = machine.open(recipe, "train-weaksup")
     model = models.build("vgg16", len(data.classes), 0).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stepper = Stepper(model, methods.configured_step("bridging", {}))
     images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     batch = Batch.whole(images, labels, epoch_generator(0, 1, METHOD))
-    optimizer = training.make_optimizer(recipe, model)
+    optimizer = loop.make_optimizer(recipe, model)
     alone = Engine(torch.device("cpu"))
     taken = engine.optimise(alone, stepper, optimizer, batch, parts=2)
     assert taken.broken == ["sim"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_more_processes_than_images_in_a_batch_are_refused(tiny, place, tmp_path):
+def test_more_processes_than_images_in_a_batch_are_refused(tiny, machine, tmp_path):
     many = Engine(torch.device("cpu"))
     many.world = 9
     with pytest.raises(TrainingError, match="9 processes cannot share batches of 8 images"):
-        training.train(tiny, tmp_path, place, engine=many)
+        loop.train(tiny, tmp_path, machine, engine=many)
 
 
 @pytest.mark.parametrize(

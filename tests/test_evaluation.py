@@ -5,9 +5,9 @@ import torch
 
 from wsolkit import models
 from wsolkit.datasets import CachedDataset, open_dataset
-from wsolkit.evaluation import MAP_KINDS, centred_margin, evaluate, fixed_box_ious, localize
 from wsolkit.metrics import BoxMeter, PixelMeter
 from wsolkit.models import GapClassifier
+from wsolkit.training.evaluation import MAP_KINDS, centred_margin, evaluate, fixed_box_ious, localize
 
 
 class Oracle(GapClassifier):

@@ -9,11 +9,12 @@ from PIL import Image
 
 import wsolkit
 from tests.conftest import tiny_recipe
-from wsolkit import datasets, methods, models, plugins
+from wsolkit import datasets, methods, models
 from wsolkit.errors import DataError
-from wsolkit.recipes import Recipe
-from wsolkit.runs import RunStore
-from wsolkit.training import Place
+from wsolkit.system import registry
+from wsolkit.training.loop import Machine
+from wsolkit.training.recipes import Recipe
+from wsolkit.training.run_store import RunStore
 
 PAGE = Path(wsolkit.__file__).resolve().parent.parent / "docs" / "extending.md"
 
@@ -35,9 +36,9 @@ def added(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / f"{name}.py").write_text(code)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    plugins.names.cache_clear()
+    registry.names.cache_clear()
     yield
-    plugins.names.cache_clear()
+    registry.names.cache_clear()
 
 
 def test_a_method_is_one_file(store, wsolkit, tmp_path):
@@ -55,7 +56,7 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
 
 def test_a_file_that_is_not_complete_is_named(tmp_path, wsolkit):
     (tmp_path / "added" / "methods" / "half.py").write_text("Options = None")
-    plugins.names.cache_clear()
+    registry.names.cache_clear()
     code, _, errors = wsolkit("recipe", "--set", "method=half")
     assert code == 2
     assert "half.py lacks step; docs/extending.md shows" in errors
@@ -85,7 +86,7 @@ def test_a_data_set_is_one_file(tmp_path):
             Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / file)
             lines.append(f"{file},{'ab'[number % 2]},6,4,30,20")
         (tmp_path / f"{split}.csv").write_text("\n".join(lines))
-    store = RunStore(tmp_path / "runs", Place(data_root=tmp_path, device="cpu"))
+    store = RunStore(tmp_path / "runs", Machine(data_root=tmp_path, device="cpu"))
     run = store.get(tiny_recipe(dataset="boxes_csv", dataset_options={}))
     assert run.report().rate("gt_known_loc") >= 0
     sample = datasets.open_dataset("boxes_csv", "test", 30, {}, tmp_path)[0]

@@ -15,31 +15,32 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe, wait_until
-from wsolkit import methods, runs, training, warm_stages
+from wsolkit import methods
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
-from wsolkit.files import atomic_file
-from wsolkit.runs import RunStore
+from wsolkit.system.writing import atomic_file
+from wsolkit.training import loop, run_store, warm_stages
+from wsolkit.training.run_store import RunStore
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["wsolkit.runs", "torch._dynamo"])
+FORKS.set_forkserver_preload(["wsolkit.training.run_store", "torch._dynamo"])
 
 
-def train(root, place, *recipes) -> None:
-    store = RunStore(root, place)
+def train(root, machine, *recipes) -> None:
+    store = RunStore(root, machine)
     for recipe in recipes:
         store.get(recipe)
 
 
 def begin(store: RunStore, *recipes) -> multiprocessing.Process:
     """A process of its own that trains; nothing is imported anew, so that it begins at once."""
-    process = FORKS.Process(target=train, args=(store.root, store.place, *recipes))
+    process = FORKS.Process(target=train, args=(store.root, store.machine, *recipes))
     process.start()
     return process
 
 
 def files(folder: Path) -> dict[str, bytes]:
     """What the recipe decides, to the last bit."""
-    names = (training.BEST, training.LAST, training.PREVIOUS, training.HISTORY)
+    names = (loop.BEST, loop.LAST, loop.PREVIOUS, loop.HISTORY)
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -61,7 +62,7 @@ def test_a_run_killed_twenty_times_ends_in_the_very_same_bits(store, tmp_path):
     assert len(set(epochs)) > 5, "the kills did not come at different epochs"
     assert epochs[-1] < 60
     resumed = store.get(recipe)
-    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    whole = RunStore(tmp_path / "whole", store.machine).get(recipe)
     assert resumed.info()["epochs_trained"] == 60 - epochs[-1]
     assert files(resumed.folder) == files(whole.folder)
 
@@ -96,12 +97,12 @@ def test_a_waiter_can_be_stopped(store, tiny):
 
     store.root.mkdir()
     with FileLock(store.root / f"{tiny.key}.lock"), pytest.raises(TrainingError, match="another process trains"):
-        RunStore(store.root, store.place).get(tiny, should_stop=lambda: True)
+        RunStore(store.root, store.machine).get(tiny, should_stop=lambda: True)
 
 
 def interrupted(store, recipe, after: int) -> Path:
     """A run's folder after so many epochs."""
-    with pytest.raises(training.Stopped):
+    with pytest.raises(loop.Stopped):
         store.get(recipe, should_stop=lambda: store.finished_epochs(recipe) >= after)
     return store.folder(recipe)
 
@@ -110,37 +111,37 @@ def interrupted(store, recipe, after: int) -> Path:
 def test_of_a_damaged_checkpoint_the_older_one_is_used(store, tmp_path, caplog, damage):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    content = bytearray((folder / training.LAST).read_bytes())
+    content = bytearray((folder / loop.LAST).read_bytes())
     if damage == "altered":
         content[-1000] ^= 1  # a single bit of a weight
     kept = {"cut short": content[:-100], "altered": content, "emptied": b""}[damage]
-    (folder / training.LAST).write_bytes(kept)
+    (folder / loop.LAST).write_bytes(kept)
     with caplog.at_level(logging.WARNING):
         resumed = store.get(recipe)
-    assert str(folder / training.LAST) in caplog.text
+    assert str(folder / loop.LAST) in caplog.text
     assert "Going on from the epoch before" in caplog.text
-    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
+    whole = RunStore(tmp_path / "whole", store.machine).get(recipe)
     assert files(resumed.folder) == files(whole.folder)
 
 
 def test_two_damaged_checkpoints_are_an_error_and_stay(store):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    for name in (training.LAST, training.PREVIOUS):
+    for name in (loop.LAST, loop.PREVIOUS):
         (folder / name).write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=training.PREVIOUS):
+    with pytest.raises(CheckpointError, match=loop.PREVIOUS):
         store.get(recipe)
-    assert (folder / training.LAST).read_bytes() == b"nothing"
+    assert (folder / loop.LAST).read_bytes() == b"nothing"
 
 
 def test_a_kill_between_two_renames_loses_one_epoch_at_most(store, tmp_path):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    (folder / training.LAST).rename(folder / training.PREVIOUS)
+    (folder / loop.LAST).rename(folder / loop.PREVIOUS)
     resumed = store.get(recipe)
     assert resumed.info()["epochs_trained"] == 2
-    whole = RunStore(tmp_path / "whole", store.place).get(recipe)
-    assert (resumed.folder / training.BEST).read_bytes() == (whole.folder / training.BEST).read_bytes()
+    whole = RunStore(tmp_path / "whole", store.machine).get(recipe)
+    assert (resumed.folder / loop.BEST).read_bytes() == (whole.folder / loop.BEST).read_bytes()
 
 
 @pytest.fixture
@@ -161,21 +162,21 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(store, small_disk, tmp_path):
     recipe = tiny_recipe(epochs=4)
-    full = RunStore(small_disk / "runs", store.place)
+    full = RunStore(small_disk / "runs", store.machine)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(2_000_000))
     with pytest.raises(WsolkitError, match=r"Cannot write .*safetensors: .* MB are free there"):
         full.get(recipe)
     assert not list(full.folder(recipe).glob(".*"))
     filler.unlink()
-    smaller = RunStore(tmp_path / "runs", store.place)
+    smaller = RunStore(tmp_path / "runs", store.machine)
     whole = smaller.get(recipe)
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert files(full.get(recipe).folder) == files(whole.folder)
 
 
 def test_a_read_only_folder_is_said_before_anything_is_trained(store, tiny, small_disk):
-    there = RunStore(small_disk / "runs", store.place)
+    there = RunStore(small_disk / "runs", store.machine)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(WsolkitError, match="Cannot write in .*Read-only file system"):
         there.get(tiny)
@@ -214,14 +215,14 @@ def test_out_of_memory_names_the_batch_and_what_to_try(store, tiny, monkeypatch)
 
 def test_data_that_vanish_before_the_last_evaluation(store, tiny, monkeypatch):
     """Training goes on, since its images lie in the cache; only the test split is still to be read."""
-    source = training.Place.source
+    source = loop.Machine.source
 
-    def gone(place, recipe, split):
-        if split == "test" and training.begun(store.folder(recipe)):
+    def gone(machine, recipe, split):
+        if split == "test" and loop.begun(store.folder(recipe)):
             raise DataError("The folder of the images is not there any more.")
-        return source(place, recipe, split)
+        return source(machine, recipe, split)
 
-    monkeypatch.setattr(training.Place, "source", gone)
+    monkeypatch.setattr(loop.Machine, "source", gone)
     with pytest.raises(DataError, match="not there any more"):
         store.get(tiny)
     assert store.find(tiny) is None
@@ -252,7 +253,7 @@ def test_an_image_that_cannot_be_read_is_named_and_nothing_half_read_is_taken_fo
     monkeypatch.setattr(synthetic_birds, "open_split", Broken)
     with pytest.raises(DataError, match=r"bird-5\.jpg"):
         store.get(tiny)
-    begun = [path.name for path in store.place.cache.iterdir() if path.is_dir()]
+    begun = [path.name for path in store.machine.cache.iterdir() if path.is_dir()]
     assert all(name.startswith(".") for name in begun)
     monkeypatch.undo()
     assert store.get(tiny).info()["epochs_trained"] == 3
@@ -265,14 +266,14 @@ def die(*arguments) -> None:
 def test_a_worker_that_dies_is_an_error_and_the_runs_go_on(store, tiny, monkeypatch):
     other = tiny.changed(seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_work", die)
+        patch.setattr(run_store, "_work", die)
         with pytest.raises(WsolkitError, match="A worker process died"):
             store.get_all([tiny, other], jobs=2)
     assert len(store.get_all([tiny, other], jobs=2)) == 2
 
 
 def test_an_altered_header_is_noticed(store, tiny):
-    path = store.get(tiny).folder / training.BEST
+    path = store.get(tiny).folder / loop.BEST
     content = path.read_bytes()
     assert json.dumps(tiny.key).encode()[1:-1] in content
     path.write_bytes(content.replace(tiny.key.encode(), b"0" * len(tiny.key), 1))
@@ -283,7 +284,7 @@ def test_an_altered_header_is_noticed(store, tiny):
 def test_a_damaged_warm_stage_costs_only_time(store, tiny):
     store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    path = stage / training.BEST
+    path = stage / loop.BEST
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
     path.unlink()

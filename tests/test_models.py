@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from wsolkit import maps, models
 from wsolkit.errors import CheckpointError, RecipeError
 from wsolkit.models import resnet50
-from wsolkit.paths import weights_root
+from wsolkit.system.folders import weights_root
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from wsolkit.paths import notebooks_root
+from wsolkit.system.folders import notebooks_root
 
 NOTEBOOKS = sorted(notebooks_root().glob("*.ipynb"))
 PARAMETER = re.compile(r"\w+: [\w\[\]]+ = .+  # .+")

@@ -10,8 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wsolkit import explorer, gallery, pages, profiles
-from wsolkit.still_widgets import WIDGET_VIEW, StillWidgets
+from wsolkit.batch import gallery, pages
+from wsolkit.batch.still_widgets import WIDGET_VIEW, StillWidgets
+from wsolkit.study import explorer
+from wsolkit.training import profiles
 
 
 def displayed(**data: str) -> nbformat.NotebookNode:
@@ -102,11 +104,11 @@ def test_a_figure_says_what_its_profile_has_to_say(study, tmp_path):
     assert np.array_equal(np.asarray(Image.open(study.out / "notebook_other.png")), bare)
 
 
-def test_sliders_draw_what_they_say_and_have_a_still(store, place):
+def test_sliders_draw_what_they_say_and_have_a_still(store, machine):
     from tests.conftest import tiny_recipe
 
     run = store.get(tiny_recipe(snapshot_epochs=(1, 3)))
-    recording = explorer.record({"ours": run}, place.open(run.recipe, "test"), [0, 1])
+    recording = explorer.record({"ours": run}, machine.open(run.recipe, "test"), [0, 1])
     assert recording.epochs == (1, 3)
     view = recording.view(1, "norm", 3, 0.5)
     assert view.axes[1].get_title().startswith("ours\nIoU ")

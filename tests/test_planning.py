@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit import datasets, notebook_files, planning, profiles, rehearsal
+from wsolkit import datasets
+from wsolkit.batch import notebooks, planning, rehearsal
+from wsolkit.batch.gallery import PAGE, title_of, write
 from wsolkit.errors import RecipeError
-from wsolkit.gallery import PAGE, title_of, write
-from wsolkit.paths import notebooks_root
-from wsolkit.recipes import Recipe
-from wsolkit.runs import DONE
-from wsolkit.training import Place
+from wsolkit.system.folders import notebooks_root
+from wsolkit.training import profiles
+from wsolkit.training.loop import Machine
+from wsolkit.training.recipes import Recipe
+from wsolkit.training.run_store import DONE
 
 NOTEBOOKS = [path.stem for path in sorted(notebooks_root().glob("*.ipynb"))]
 
@@ -71,8 +73,8 @@ def test_other_seeds_and_unknown_parameters(store):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_notebook_of_the_paper_profile_can_be_planned_without_data(name):
-    (path,) = notebook_files.find([name])
-    assert notebook_files.recipes_of(path, {"profile": "paper"})
+    (path,) = notebooks.find([name])
+    assert notebooks.recipes_of(path, {"profile": "paper"})
 
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():
@@ -100,7 +102,7 @@ def test_a_rehearsal_generates_pictures_where_data_are_absent(name):
     changes = {"dataset": name, "dataset_options": {}}
     if name == "openimages":
         changes["select_by"] = "pxap"
-    (done,) = rehearsal.rehearse([tiny_recipe(**changes)], Place(device="cpu"))
+    (done,) = rehearsal.rehearse([tiny_recipe(**changes)], Machine(device="cpu"))
     assert (done.failure, done.pictures) == (None, "generated")
     assert rehearsal.describe(done).startswith("ok")
 
@@ -115,7 +117,7 @@ def test_a_rehearsal_takes_real_pictures_where_they_are_and_reports_failures(mon
             raise RuntimeError("out of memory")
 
     monkeypatch.setattr(rehearsal, "evaluate", judge)
-    first, second = rehearsal.rehearse([good, bad], Place(device="cpu"), 3)
+    first, second = rehearsal.rehearse([good, bad], Machine(device="cpu"), 3)
     assert (first.failure, first.pictures, evaluated) == (None, "real", [3, 3])
     assert second.failure == "RuntimeError: out of memory"
     assert "lambda_sim" in rehearsal.describe(second)
@@ -125,8 +127,8 @@ def test_a_rehearsal_finds_damaged_data_and_a_selection_that_cannot_be_judged(tm
     (tmp_path / "wnids.txt").write_text("")
     damaged = tiny_recipe(dataset="tiny_imagenet", dataset_options={})
     masks = tiny_recipe(dataset="openimages", dataset_options={})
-    (first,) = rehearsal.rehearse([damaged], Place(data_root=tmp_path, device="cpu"))
-    (second,) = rehearsal.rehearse([masks], Place(device="cpu"))
+    (first,) = rehearsal.rehearse([damaged], Machine(data_root=tmp_path, device="cpu"))
+    (second,) = rehearsal.rehearse([masks], Machine(device="cpu"))
     assert "DataError" in first.failure
     assert "select_by = 'max_box_acc_v2' cannot be judged" in second.failure
 
@@ -148,7 +150,7 @@ def test_missing_weights_are_found_out_before_training(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
-    paths = notebook_files.find(["table7_ablation", "figA1_threshold"])
+    paths = notebooks.find(["table7_ablation", "figA1_threshold"])
     (tmp_path / "table7_ablation.png").write_bytes(b"")
     (tmp_path / "table7_ablation.csv").write_text("row,value\na,1\n")
     (tmp_path / "table7_ablation_summary.csv").write_text("row,mean_pct,paper_pct\nvanilla <b>,12.5,60.74\n")
@@ -165,7 +167,7 @@ def test_the_page_shows_what_is_there_and_names_what_is_not(tmp_path):
 
 
 def test_the_batch_begins_with_what_is_read_first():
-    names = [path.stem for path in notebook_files.find()]
+    names = [path.stem for path in notebooks.find()]
     assert names[:2] == ["00_tour", "table7_ablation"]
     assert names[-1] == "claims"
     assert sorted(names) == NOTEBOOKS
@@ -173,7 +175,7 @@ def test_the_batch_begins_with_what_is_read_first():
 
 def test_every_notebook_asks_for_all_its_runs_at_once():
     """A plan stops where a notebook first asks for runs; what it asked for later would be missing in the plan."""
-    for path in notebook_files.find():
+    for path in notebooks.find():
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         asking = [
             part for source in cells for part in ("study.train(", "study.train_at(", "study.runs(") if part in source

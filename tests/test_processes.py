@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit import processes
-from wsolkit.processes import worker_pool
+from wsolkit.system import processes
+from wsolkit.system.processes import worker_pool
 
 SCRIPT = """
 import os, sys, time
-from wsolkit.processes import worker_pool
+from wsolkit.system.processes import worker_pool
 
 if __name__ == "__main__":
     with worker_pool(2) as (pool, wanted):

@@ -1,8 +1,8 @@
 import pytest
 
-from wsolkit import profiles
 from wsolkit.errors import RecipeError
-from wsolkit.recipes import Recipe
+from wsolkit.training import profiles
+from wsolkit.training.recipes import Recipe
 
 READY = ("smoke", "demo", "photos")
 

@@ -10,7 +10,7 @@ import yaml
 
 import wsolkit
 from tests import result_tables
-from wsolkit.paths import notebooks_root
+from wsolkit.system.folders import notebooks_root
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 

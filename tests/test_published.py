@@ -6,7 +6,7 @@ import pytest
 
 from wsolkit import published
 from wsolkit.errors import RecipeError
-from wsolkit.recipes import Recipe
+from wsolkit.training.recipes import Recipe
 
 COLUMNS = ["table", "dataset", "backbone", "method", "venue", "branch", "metric", "delta", "value"]
 LOC = ["top1_loc", "top5_loc", "gt_known_loc"]

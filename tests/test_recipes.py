@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import tiny_recipe
 from wsolkit.errors import RecipeError
-from wsolkit.recipes import Recipe, make_recipe
+from wsolkit.training.recipes import Recipe, make_recipe
 
 
 def test_json_there_and_back(tiny):

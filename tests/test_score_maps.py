@@ -6,12 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import reference
-from wsolkit.boxes import scale_boxes
 from wsolkit.cli import app
-from wsolkit.datasets import open_dataset, read_metadata
+from wsolkit.datasets import open_dataset, read_metadata, scale_boxes
 from wsolkit.errors import DataError
 from wsolkit.metrics import BoxMeter
-from wsolkit.score_maps import NAMED, check_folder, score_folder, write_maps, write_metadata
+from wsolkit.metrics.score_maps import NAMED, check_folder, score_folder, write_maps, write_metadata
 
 IMAGES = {"a/1.jpg": (100, 60), "a/2.jpg": (60, 90), "b/3.jpg": (80, 80), "b/4.jpg": (64, 48)}
 BOXES = {

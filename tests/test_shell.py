@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
-from wsolkit import cli, doctor, paths
-from wsolkit.cli import output
+from wsolkit import cli
+from wsolkit.cli import doctor, output
 from wsolkit.errors import RecipeError
-from wsolkit.recipes import Recipe
-from wsolkit.slurm import Resources, read_resources
+from wsolkit.system import folders
+from wsolkit.training.recipes import Recipe
+from wsolkit.training.slurm import Resources, read_resources
 
 SCREEN = 40
 """Lines of a terminal window of usual size."""
@@ -86,7 +87,7 @@ def test_tables_are_drawn_in_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
 def test_completion_knows_notebooks():
     from wsolkit.cli.options import notebook_names
 
-    assert set(notebook_names("table")) == {path.stem for path in paths.notebooks_root().glob("table*.ipynb")}
+    assert set(notebook_names("table")) == {path.stem for path in folders.notebooks_root().glob("table*.ipynb")}
 
 
 def test_slurm_settings_are_checked_and_the_rest_is_for_sbatch():

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_recipe, wait_until
-from wsolkit import batch, slurm, training
+from wsolkit.batch import runner
 from wsolkit.errors import TrainingError, WsolkitError
-from wsolkit.runs import RunStore
-from wsolkit.slurm import Resources, SlurmCluster
+from wsolkit.training import loop, slurm
+from wsolkit.training.run_store import RunStore
+from wsolkit.training.slurm import Resources, SlurmCluster
 
 CPU_ONLY = Resources(gpus=0, cpus=1, minutes=20)
 
@@ -81,8 +82,8 @@ def test_a_node_dies_in_the_middle_of_a_sweep_and_every_run_ends_once(store, tmp
     assert store.find(before).info()["epochs_trained"] == before.epochs
     for recipe in set(recipes) - {lost}:
         assert store.find(recipe).info()["epochs_trained"] == recipe.epochs
-    alone = RunStore(tmp_path / "alone", store.place).get(lost)
-    for name in (training.LAST, training.BEST, training.HISTORY):
+    alone = RunStore(tmp_path / "alone", store.machine).get(lost)
+    for name in (loop.LAST, loop.BEST, loop.HISTORY):
         assert (alone.folder / name).read_bytes() == (store.folder(lost) / name).read_bytes()
 
 
@@ -97,10 +98,10 @@ def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkey
     write_notebook(tmp_path / "home" / "notebooks", "good", "print(1)")
     monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "home"))
     given = (["trains", "good"], "smoke", {"seeds": [0]}, 1, lambda outcome: None)
-    left, plain = batch.reproduce(*given, SlurmCluster(CPU_ONLY, wait=False))
+    left, plain = runner.reproduce(*given, SlurmCluster(CPU_ONLY, wait=False))
     assert "2 runs are on Slurm" in left.skipped
     assert plain.skipped is None
-    done, _ = batch.reproduce(*given, SlurmCluster(CPU_ONLY))
+    done, _ = runner.reproduce(*given, SlurmCluster(CPU_ONLY))
     assert (done.skipped, done.failure) == (None, None)
     assert len(list((store.root / slurm.FOLDER).glob("*.json"))) == 2
 
@@ -188,7 +189,7 @@ def test_without_slurm_the_error_says_so(store, tiny, monkeypatch):
 
 
 def test_the_task_is_what_the_store_does_and_goes_on_when_requeued(store, tiny):
-    task = slurm.TrainTask(store.root, store.place, tiny.to_json())
+    task = slurm.TrainTask(store.root, store.machine, tiny.to_json())
     assert task() == tiny.key
     assert store.find(tiny)
     again = task.checkpoint()

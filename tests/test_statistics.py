@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wsolkit.statistics import paired_effect
+from wsolkit.study.statistics import paired_effect
 
 
 def test_identical_methods_have_no_effect():

@@ -4,8 +4,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.conftest import tiny_recipe
-from wsolkit import plots, published, tables
-from wsolkit.evaluation import Evaluation
+from wsolkit import published
+from wsolkit.study import plots, tables
+from wsolkit.training.evaluation import Evaluation
 
 
 def measured(values: dict, metrics, **block) -> pd.DataFrame:
@@ -127,7 +128,7 @@ def test_tidy_rows_name_what_made_them(store):
     assert rows["value"].tolist() == [run.report().rate(metric, "similarity") for metric in rows["metric"]]
     assert set(rows["recipe"]) == {run.recipe.key}
     assert (rows["count"] == 8).all()
-    fixed = tables.fixed_box_rows("5", store.place, run.recipe)
+    fixed = tables.fixed_box_rows("5", store.machine, run.recipe)
     assert set(fixed["row"]) == {"whole image", "centred box"}
     v2 = fixed[fixed["metric"] == "max_box_acc_v2"].set_index("row")["value"]
     each = fixed[fixed["metric"].str.startswith("max_box_acc_0")].groupby("row")["value"].mean()

@@ -1,15 +1,15 @@
 import pytest
 
-from wsolkit import training
 from wsolkit.errors import RecipeError, TrainingError
-from wsolkit.tracking import tracked
-from wsolkit.training import Place
+from wsolkit.training import loop
+from wsolkit.training.loop import Machine
+from wsolkit.training.tracking import tracked
 
 
 def test_epochs_are_logged_to_tensorboard(tiny, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    training.train(tiny, tmp_path, Place(device="cpu", track="tensorboard"))
+    loop.train(tiny, tmp_path, Machine(device="cpu", track="tensorboard"))
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     assert len(found.Scalars("loss_total")) == tiny.epochs

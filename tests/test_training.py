@@ -7,19 +7,21 @@ import pytest
 import torch
 
 from tests.conftest import tiny_recipe
-from wsolkit import checkpoints, methods, paths, provenance, training
-from wsolkit.batches import crop, draw_windows, epoch_generator, normalise, training_batches
+from wsolkit import methods
 from wsolkit.datasets import CachedDataset, UncachedDataset, open_dataset
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.methods import bridging
-from wsolkit.runs import RunStore
-from wsolkit.training import Place
+from wsolkit.system import folders
+from wsolkit.training import checkpoints, loop, provenance
+from wsolkit.training.loading import crop, draw_windows, epoch_generator, normalise, training_batches
+from wsolkit.training.loop import Machine
+from wsolkit.training.run_store import RunStore
 
 
-def run(recipe, folder, place, **more):
+def run(recipe, folder, machine, **more):
     folder.mkdir(exist_ok=True)
-    model = training.train(recipe, folder, place, **more)
-    return model, pd.read_csv(folder / training.HISTORY)
+    model = loop.train(recipe, folder, machine, **more)
+    return model, pd.read_csv(folder / loop.HISTORY)
 
 
 def same_weights(first, second) -> bool:
@@ -37,8 +39,8 @@ class StopAfter:
         return self.steps <= 0
 
 
-def test_history_tells_stages_rates_and_terms(tiny, tmp_path, place):
-    _, history = run(tiny, tmp_path / "run", place)
+def test_history_tells_stages_rates_and_terms(tiny, tmp_path, machine):
+    _, history = run(tiny, tmp_path / "run", machine)
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["stage"].tolist() == ["warm", "main", "main"]
     assert history["lr_latter"].tolist() == pytest.approx([0.05, 0.05, 0.01])
@@ -50,19 +52,19 @@ def test_history_tells_stages_rates_and_terms(tiny, tmp_path, place):
     assert history["fullsup_max_box_acc_v2"].between(0, 1).all()
 
 
-def test_training_learns(tmp_path, place):
+def test_training_learns(tmp_path, machine):
     data = {"train_weaksup": 40, "train_fullsup": 8, "test": 8}
     schedule = {"epochs": 25, "lr_decay_epochs": (20,), "lr_former": 0.05}
     recipe = tiny_recipe(method="cam", method_options={}, dataset_options=data, **schedule)
-    _, history = run(recipe, tmp_path / "run", place)
+    _, history = run(recipe, tmp_path / "run", machine)
     assert history["loss_ce"].iloc[-1] < 0.5 * history["loss_ce"].iloc[0]
     assert history["train_top1_cls"].iloc[-1] > 0.5
 
 
-def test_the_same_recipe_gives_the_same_numbers(tiny, tmp_path, place):
-    first, history = run(tiny, tmp_path / "a", place)
-    second, again = run(tiny, tmp_path / "b", place)
-    other, different = run(tiny.changed(seed=1), tmp_path / "c", place)
+def test_the_same_recipe_gives_the_same_numbers(tiny, tmp_path, machine):
+    first, history = run(tiny, tmp_path / "a", machine)
+    second, again = run(tiny, tmp_path / "b", machine)
+    other, different = run(tiny.changed(seed=1), tmp_path / "c", machine)
     assert same_weights(first, second)
     pd.testing.assert_frame_equal(history, again, check_exact=True)
     assert not same_weights(first, other)
@@ -70,76 +72,78 @@ def test_the_same_recipe_gives_the_same_numbers(tiny, tmp_path, place):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8])
-def test_a_stopped_run_resumes_to_the_very_same_end(tiny, tmp_path, place, steps):
-    whole, history = run(tiny, tmp_path / "whole", place)
+def test_a_stopped_run_resumes_to_the_very_same_end(tiny, tmp_path, machine, steps):
+    whole, history = run(tiny, tmp_path / "whole", machine)
     folder = tmp_path / "parts"
-    with pytest.raises(training.Stopped, match="goes on from epoch"):
-        run(tiny, folder, place, should_stop=StopAfter(steps))
-    resumed, again = run(tiny, folder, place)
+    with pytest.raises(loop.Stopped, match="goes on from epoch"):
+        run(tiny, folder, machine, should_stop=StopAfter(steps))
+    resumed, again = run(tiny, folder, machine)
     assert same_weights(whole, resumed)
     pd.testing.assert_frame_equal(history, again, check_exact=True)
 
 
-def test_an_interrupt_leaves_a_run_that_resumes(tiny, tmp_path, place, monkeypatch):
-    whole, _ = run(tiny, tmp_path / "whole", place)
+def test_an_interrupt_leaves_a_run_that_resumes(tiny, tmp_path, machine, monkeypatch):
+    whole, _ = run(tiny, tmp_path / "whole", machine)
 
     def interrupt():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / "parts", place, should_stop=interrupt)
-    resumed, _ = run(tiny, tmp_path / "parts", place)
+        run(tiny, tmp_path / "parts", machine, should_stop=interrupt)
+    resumed, _ = run(tiny, tmp_path / "parts", machine)
     assert same_weights(whole, resumed)
 
 
-def test_the_selected_epoch_is_the_best_on_train_fullsup(tmp_path, place):
+def test_the_selected_epoch_is_the_best_on_train_fullsup(tmp_path, machine):
     recipe = tiny_recipe(epochs=5)
-    _, history = run(recipe, tmp_path / "run", place)
-    _, header = checkpoints.load(tmp_path / "run" / training.BEST)
+    _, history = run(recipe, tmp_path / "run", machine)
+    _, header = checkpoints.load(tmp_path / "run" / loop.BEST)
     assert header == {"epoch": int(history["fullsup_max_box_acc_v2"].idxmax()) + 1, "recipe": recipe.key}
-    run(recipe.changed(select_by="last"), tmp_path / "last", place)
-    assert checkpoints.load(tmp_path / "last" / training.BEST)[1]["epoch"] == 5
+    run(recipe.changed(select_by="last"), tmp_path / "last", machine)
+    assert checkpoints.load(tmp_path / "last" / loop.BEST)[1]["epoch"] == 5
 
 
-def test_pxap_can_select_too(tmp_path, place):
+def test_pxap_can_select_too(tmp_path, machine):
     recipe = tiny_recipe(epochs=4, select_by="pxap")
-    _, history = run(recipe, tmp_path / "run", place)
-    _, header = checkpoints.load(tmp_path / "run" / training.BEST)
+    _, history = run(recipe, tmp_path / "run", machine)
+    _, header = checkpoints.load(tmp_path / "run" / loop.BEST)
     assert header["epoch"] == int(history["fullsup_pxap"].idxmax()) + 1
 
 
-def test_snapshots_hold_the_weights_of_their_epochs(tiny, tmp_path, place):
+def test_snapshots_hold_the_weights_of_their_epochs(tiny, tmp_path, machine):
     recipe = tiny.changed(snapshot_epochs=(1, 3))
-    model, _ = run(recipe.changed(select_by="last"), tmp_path / "run", place)
+    model, _ = run(recipe.changed(select_by="last"), tmp_path / "run", machine)
     kept = sorted(path.name for path in (tmp_path / "run").glob("epoch-*"))
-    assert kept == [training.snapshot(1), training.snapshot(3)]
+    assert kept == [loop.snapshot(1), loop.snapshot(3)]
     first, last = (checkpoints.load(tmp_path / "run" / name)[0] for name in kept)
     assert all((last[name] == tensor).all() for name, tensor in model.state_dict().items())
-    shorter, _ = run(tiny.changed(epochs=1, select_by="last"), tmp_path / "shorter", place)
+    shorter, _ = run(tiny.changed(epochs=1, select_by="last"), tmp_path / "shorter", machine)
     assert all((first[name] == tensor).all() for name, tensor in shorter.state_dict().items())
 
 
-def test_a_selection_that_the_annotation_does_not_allow_is_refused_before_training(tiny, tmp_path, place, monkeypatch):
-    sample = place.open(tiny, "train-fullsup")[0]
+def test_a_selection_that_the_annotation_does_not_allow_is_refused_before_training(
+    tiny, tmp_path, machine, monkeypatch
+):
+    sample = machine.open(tiny, "train-fullsup")[0]
     masked = dataclasses.replace(sample, boxes=np.zeros((0, 4), np.int64))
     monkeypatch.setattr(CachedDataset, "__getitem__", lambda self, index: masked)
     with pytest.raises(TrainingError, match="'max_box_acc_v2' cannot be judged.*no boxes.*pxap, top1_cls, last"):
-        run(tiny, tmp_path / "run", place)
-    assert not (tmp_path / "run" / training.HISTORY).exists()
+        run(tiny, tmp_path / "run", machine)
+    assert not (tmp_path / "run" / loop.HISTORY).exists()
 
 
-def test_pretraining_gives_everything_but_the_classifier(tiny, tmp_path, place):
-    before, _ = run(tiny, tmp_path / "before", place)
+def test_pretraining_gives_everything_but_the_classifier(tiny, tmp_path, machine):
+    before, _ = run(tiny, tmp_path / "before", machine)
     recipe = tiny.changed(pretrained=tiny, dataset="synthetic_objects")
-    model = training._initial_model(recipe, 10, before.state_dict())
-    fresh = training._initial_model(recipe.changed(pretrained=None), 10, None)
+    model = loop._initial_model(recipe, 10, before.state_dict())
+    fresh = loop._initial_model(recipe.changed(pretrained=None), 10, None)
     for name, tensor in model.state_dict().items():
         expected = fresh if name.startswith("classifier.") else before
         assert (tensor == expected.state_dict()[name]).all(), name
 
 
 @pytest.mark.parametrize("term", ["sim", "ce"])
-def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, place, monkeypatch, term):
+def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, machine, monkeypatch, term):
     original = bridging.step
     calls = []
 
@@ -155,21 +159,21 @@ def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, place, monkeypa
 
     monkeypatch.setattr(bridging, "step", broken)
     with pytest.raises(TrainingError, match=f"epoch 2, step 2, term '{term}'"):
-        run(tiny, tmp_path / "run", place)
+        run(tiny, tmp_path / "run", machine)
     # The first epoch is kept, and without the fault the run goes on from there.
-    assert len(pd.read_csv(tmp_path / "run" / training.HISTORY)) == 1
+    assert len(pd.read_csv(tmp_path / "run" / loop.HISTORY)) == 1
     monkeypatch.undo()
-    assert len(run(tiny, tmp_path / "run", place)[1]) == 3
+    assert len(run(tiny, tmp_path / "run", machine)[1]) == 3
 
 
-def test_a_diverging_run_is_reported_not_scored(tiny, tmp_path, place):
+def test_a_diverging_run_is_reported_not_scored(tiny, tmp_path, machine):
     with pytest.raises(TrainingError, match="not finite any more: epoch 1"):
-        run(tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99), tmp_path / "run", place)
+        run(tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99), tmp_path / "run", machine)
 
 
-def test_a_damaged_checkpoint_is_named(tiny, tmp_path, place):
-    run(tiny, tmp_path / "run", place)
-    path = tmp_path / "run" / training.LAST
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, machine):
+    run(tiny, tmp_path / "run", machine)
+    path = tmp_path / "run" / loop.LAST
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match=r"last\.safetensors is not a checkpoint, or is cut short"):
         checkpoints.load(path)
@@ -185,9 +189,9 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         checkpoints.load(tmp_path / "missing.safetensors")
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path, place):
-    run(tiny, tmp_path / "run", place)
-    tensors, _ = checkpoints.load(tmp_path / "run" / training.BEST)
+def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path, machine):
+    run(tiny, tmp_path / "run", machine)
+    tensors, _ = checkpoints.load(tmp_path / "run" / loop.BEST)
     model = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match="does not fit Linear"):
         checkpoints.load_into(model, tensors, tmp_path)
@@ -206,16 +210,16 @@ def test_writing_a_checkpoint_is_all_or_nothing(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_a_gpu_gives_nearly_the_same_first_epoch(tiny, tmp_path, place):
+def test_a_gpu_gives_nearly_the_same_first_epoch(tiny, tmp_path, machine):
     recipe = tiny.changed(epochs=1, lr_decay_epochs=())
-    _, on_cpu = run(recipe, tmp_path / "cpu", place)
-    _, on_gpu = run(recipe, tmp_path / "gpu", training.Place(device="cuda"))
+    _, on_cpu = run(recipe, tmp_path / "cpu", machine)
+    _, on_gpu = run(recipe, tmp_path / "gpu", loop.Machine(device="cuda"))
     assert on_gpu["loss_total"].tolist() == pytest.approx(on_cpu["loss_total"].tolist(), rel=1e-2)
 
 
 def test_an_unknown_device_is_explained(tiny, tmp_path):
     with pytest.raises(TrainingError, match="'gpu7' is not to be had here; 'auto' or 'cpu' always is"):
-        run(tiny, tmp_path / "run", training.Place(device="gpu7"))
+        run(tiny, tmp_path / "run", loop.Machine(device="gpu7"))
 
 
 def test_normalise_by_hand():
@@ -247,21 +251,21 @@ def test_an_epoch_shows_every_image_once(tmp_path):
     assert sorted(torch.cat([labels for _, labels in even]).tolist()) == sorted(data.labels.tolist())
 
 
-def test_all_methods_see_the_same_images(tiny, tmp_path, place, monkeypatch):
+def test_all_methods_see_the_same_images(tiny, tmp_path, machine, monkeypatch):
     """Else the rows of a table would differ in more than their losses."""
     seen = []
-    original = training.training_batches
+    original = loop.training_batches
 
     def recorded(*arguments):
         for images, labels in original(*arguments):
             seen.append(images.clone())
             yield images, labels
 
-    monkeypatch.setattr(training, "training_batches", recorded)
-    run(tiny, tmp_path / "with", place)
+    monkeypatch.setattr(loop, "training_batches", recorded)
+    run(tiny, tmp_path / "with", machine)
     with_dropout = seen.copy()
     seen.clear()
-    run(tiny.changed(method="cam", method_options={}), tmp_path / "without", place)
+    run(tiny.changed(method="cam", method_options={}), tmp_path / "without", machine)
     assert len(seen) == len(with_dropout) == 9
     assert all((a == b).all() for a, b in zip(seen, with_dropout, strict=True))
 
@@ -288,10 +292,10 @@ def test_images_that_are_not_kept_are_indexed_like_an_array(index):
 def test_without_a_cache_a_run_is_the_same_and_nothing_is_kept(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("WSOLKIT_CACHE", "off")
     found = [
-        RunStore(tmp_path / name, Place(device="cpu", cache=cache)).get(tiny)
-        for name, cache in (("kept", None), ("decoded", paths.cache_or_off()))
+        RunStore(tmp_path / name, Machine(device="cpu", cache=cache)).get(tiny)
+        for name, cache in (("kept", None), ("decoded", folders.cache_or_off()))
     ]
-    kept, decoded = ((run.folder / training.LAST).read_bytes() for run in found)
+    kept, decoded = ((run.folder / loop.LAST).read_bytes() for run in found)
     assert kept == decoded
     assert not list(tmp_path.glob("**/*.npy"))
 
@@ -301,7 +305,7 @@ def test_epoch_generators_differ_by_seed_and_epoch():
     assert len(draws) == 50
 
 
-def test_provenance_is_plain_json(place):
-    info = json.loads(json.dumps(provenance.of(place)))
+def test_provenance_is_plain_json(machine):
+    info = json.loads(json.dumps(provenance.of(machine)))
     assert info["device"] == "cpu"
     assert info["torch"] == torch.__version__

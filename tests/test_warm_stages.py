@@ -1,16 +1,16 @@
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit import runs, training, warm_stages
-from wsolkit.recipes import make_recipe
-from wsolkit.runs import RunStore
+from wsolkit.training import loop, run_store, warm_stages
+from wsolkit.training.recipes import make_recipe
+from wsolkit.training.run_store import RunStore
 
 VANILLA = {"method": "cam", "method_options": {}}
 
 
 def files(run) -> dict[str, bytes]:
     """Everything of a run that its recipe decides."""
-    return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.name not in (runs.DONE,)}
+    return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.name not in (run_store.DONE,)}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_run_that_takes_over_a_warm_stage_ends_as_if_it_had_not(store, tmp_pat
     assert leaving.key != taking.key
     store.get(leaving)
     shared = store.get(taking)
-    alone = RunStore(tmp_path / "alone", store.place).get(taking)
+    alone = RunStore(tmp_path / "alone", store.machine).get(taking)
     assert shared.info()["epochs_trained"] == taking.epochs - 2
     assert alone.info()["epochs_trained"] == taking.epochs
     assert files(shared) == files(alone)
@@ -65,24 +65,24 @@ def test_a_stage_of_other_data_or_precision_is_not_taken(store, tiny):
 def test_a_damaged_stage_is_left_alone(store, tiny, tmp_path):
     store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    content = (stage / training.LAST).read_bytes()
-    (stage / training.LAST).unlink()
-    (stage / training.LAST).write_bytes(content[:-50])
+    content = (stage / loop.LAST).read_bytes()
+    (stage / loop.LAST).unlink()
+    (stage / loop.LAST).write_bytes(content[:-50])
     again = store.get(tiny.changed(method_options={"lambda_sim": 2.0}))
     assert again.info()["epochs_trained"] == 3
-    assert (stage / training.LAST).read_bytes() == content[:-50]
+    assert (stage / loop.LAST).read_bytes() == content[:-50]
 
 
 def test_a_stage_keeps_its_state_while_the_run_goes_on(store, tiny):
     run = store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    assert len((stage / training.HISTORY).read_text().splitlines()) == 1 + tiny.warm_epochs
+    assert len((stage / loop.HISTORY).read_text().splitlines()) == 1 + tiny.warm_epochs
     assert len(run.history()) == tiny.epochs
 
 
 def test_a_run_that_has_begun_does_not_begin_again(store, tiny):
     store.get(tiny)
-    data = store.place.fingerprints(tiny)
+    data = store.machine.fingerprints(tiny)
     assert not warm_stages.WarmStages(store.root, tiny, data).take(store.folder(tiny))
 
 

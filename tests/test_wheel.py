@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import wsolkit
-from wsolkit import notebook_files
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 
@@ -35,10 +34,10 @@ def call(installed: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_package_and_notebooks_are_those_of_the_wheel(installed, tmp_path):
-    code = "import wsolkit; from wsolkit import notebook_files; print(wsolkit.__file__, *notebook_files.find())"
+    code = "import wsolkit; from wsolkit import notebook_files; print(wsolkit.__file__, *notebooks.find())"
     package, *notebooks = call(installed, tmp_path, "-c", code).split()
     assert package.startswith(str(installed))
-    assert [Path(notebook).name for notebook in notebooks] == [path.name for path in notebook_files.find()]
+    assert [Path(notebook).name for notebook in notebooks] == [path.name for path in notebooks.find()]
     assert all(notebook.startswith(str(installed)) for notebook in notebooks)
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from wsolkit import maps
-from wsolkit.boxes import cutoffs, largest_boxes, to_8bit
 from wsolkit.errors import WsolkitError
+from wsolkit.metrics.boxes import cutoffs, largest_boxes, to_8bit
 
 TOLERANCE = 1e-3
 """Largest difference between a classifier's logits and those computed from its maps, as a share of the largest."""
@@ -27,6 +27,9 @@ class DecompositionError(WsolkitError):
 
 THRESHOLD = 0.2
 """Share of a map's maximum above which a cell is inside the box, unless another is asked for."""
+
+MAP_COLOURS, MAP_STRENGTH = "magma", 0.72
+"""How maps are laid over greyed pictures: colours, and how much of them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,8 +97,6 @@ class Decomposition:
             kind: as in `score_maps`.
         """
         from matplotlib import colormaps
-
-        from wsolkit.plots import MAP_COLOURS, MAP_STRENGTH
 
         coloured = colormaps[MAP_COLOURS](self.score_maps(kind).float().cpu().numpy())[..., :3] * 255
         grey = images.mean(-1, keepdims=True)

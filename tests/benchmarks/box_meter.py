@@ -16,10 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests import reference  # noqa: E402 - found once the project's folder is on the path
-from wsolkit import components  # noqa: E402
 from wsolkit.maps import min_max, score_map  # noqa: E402
-from wsolkit.metrics import BoxMeter  # noqa: E402
-from wsolkit.processes import cores  # noqa: E402
+from wsolkit.metrics import BoxMeter, components  # noqa: E402
+from wsolkit.system.processes import cores  # noqa: E402
 
 SIZE, STEP = 224, 0.001
 TRUTH = np.array([[40, 50, 160, 190]])
@@ -27,7 +26,7 @@ TRUTH = np.array([[40, 50, 160, 190]])
 COLD = """
 import time, numpy as np
 start = time.perf_counter()
-from wsolkit import components
+from wsolkit.metrics import components
 imported = time.perf_counter()
 components.best_ious(np.zeros((1, 8, 8), np.uint8), [np.array([[0, 0, 2, 2]])])
 print(f"import {imported - start:.1f} s, first map {time.perf_counter() - imported:.1f} s")

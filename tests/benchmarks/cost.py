@@ -11,8 +11,10 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsolkit import datasets, models, planning, profiles
-from wsolkit.recipes import Recipe
+from wsolkit import datasets, models
+from wsolkit.batch import planning
+from wsolkit.training import profiles
+from wsolkit.training.recipes import Recipe
 
 PAPER = profiles.get("paper")
 EXPERIMENTS = [(data, net) for data in ("CUB", "ImageNet-1K") for net in ("VGG16", "ResNet50")]

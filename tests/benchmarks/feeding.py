@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsolkit.batches import crop, draw_windows
 from wsolkit.datasets import CachedDataset, Sample, WsolDataset
-from wsolkit.processes import cores
+from wsolkit.system.processes import cores
+from wsolkit.training.loading import crop, draw_windows
 
 WIDTH, HEIGHT, RESIZED, CROPPED, BATCH = 500, 375, 256, 224, 64
 

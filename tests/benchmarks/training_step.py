@@ -16,7 +16,7 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import methods, models
-from wsolkit.engine import Batch, Engine, Stepper, optimise
+from wsolkit.training.engine import Batch, Engine, Stepper, optimise
 
 SIZES = {"mini_vgg": (64, 32), "mini_resnet": (64, 32), "vgg16": (224, 4), "resnet50": (224, 4)}
 """Side of the images in pixels and images a step."""

@@ -13,7 +13,7 @@ import typer
 from wsolkit import __version__
 from wsolkit.cli import check, data, experiments, own, store
 from wsolkit.errors import WsolkitError
-from wsolkit.progress import log_lines
+from wsolkit.system.progress import log_lines
 
 DEBUG_VARIABLE = "WSOLKIT_DEBUG"
 """Environment variable that does what ``--debug`` does."""

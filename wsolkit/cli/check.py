@@ -14,7 +14,7 @@ def doctor(data_root: DataRoot = None) -> None:
 
     Example: wsolkit doctor --data-root data
     """
-    from wsolkit import doctor as examination
+    from wsolkit.cli import doctor as examination
 
     wrong = False
     for finding in examination.examine(data_root):

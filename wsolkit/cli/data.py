@@ -36,13 +36,14 @@ def get(name: Dataset, data_root: DataFolder) -> None:
 
     Example: wsolkit data get tiny_imagenet --data-root data
     """
-    from wsolkit import datasets, downloads
+    from wsolkit import datasets
+    from wsolkit.datasets import _downloads
 
     complete = all(part.state == "ok" for part in datasets.check(name, data_root))
     with interruptible():
         for archive in () if complete else datasets.archives(name):
             typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
-            typer.echo(f"{downloads.fetch(archive, data_root.expanduser())} is there.")
+            typer.echo(f"{_downloads.fetch(archive, data_root.expanduser())} is there.")
     check(name, data_root)
 
 
@@ -57,9 +58,9 @@ def sample(
 
     Example: wsolkit data sample synthetic_birds --out photos
     """
-    from wsolkit import own_images
+    from wsolkit.own import localization
 
-    written = own_images.write_samples(name, out, count, data_root)
+    written = localization.write_samples(name, out, count, data_root)
     typer.echo(f"{len(written)} pictures of {name} in {out}")
 
 
@@ -69,9 +70,10 @@ def verify() -> None:
 
     Example: wsolkit data verify
     """
-    from wsolkit import datasets, paths
+    from wsolkit import datasets
+    from wsolkit.system.folders import cache_root
 
-    folders = [path for path in sorted(paths.cache_root().glob("[!.]*")) if path.is_dir()]
+    folders = [path for path in sorted(cache_root().glob("[!.]*")) if path.is_dir()]
     problems = [problem for folder in folders for problem in datasets.verify(folder)]
     for problem in problems:
         typer.echo(problem, err=True)

@@ -11,7 +11,7 @@ from wsolkit.cli.options import DataRoot, Device, Names, Precision, PrecisionOpt
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
-    from wsolkit.batch import Outcome
+    from wsolkit.batch.runner import Outcome
 
 
 class Executor(StrEnum):
@@ -52,18 +52,18 @@ def reproduce(
 
     Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
-    from wsolkit import batch, gallery, notebook_files
-    from wsolkit.slurm import SlurmCluster, read_resources
+    from wsolkit.batch import gallery, notebooks, runner
+    from wsolkit.training.slurm import SlurmCluster, read_resources
 
-    parameters = notebook_files.parse_settings(settings or [])
+    parameters = notebooks.parse_settings(settings or [])
     parameters |= {"device": device} if device != "auto" else {}
     roots = {"data_root": data_root, "out_root": out_root}
     parameters |= {name: str(path) for name, path in roots.items() if path is not None}
-    resources = read_resources(slurm_partition, notebook_files.parse_settings(slurm or [], "--slurm"))
+    resources = read_resources(slurm_partition, notebooks.parse_settings(slurm or [], "--slurm"))
     cluster = SlurmCluster(resources, wait) if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = batch.reproduce(
+        outcomes = runner.reproduce(
             names or [], profile, parameters, jobs, on_done=_report, cluster=cluster, precision=precision.value
         )
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
@@ -100,17 +100,18 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400
     """
-    from wsolkit import notebook_files, paths, planning
-    from wsolkit.runs import RunStore
-    from wsolkit.study import default_jobs
-    from wsolkit.training import Place
+    from wsolkit.batch import notebooks, planning
+    from wsolkit.study.study import default_jobs
+    from wsolkit.system import folders
+    from wsolkit.training.loop import Machine
+    from wsolkit.training.run_store import RunStore
 
-    wanted = planning.plan(names or [], profile, notebook_files.parse_settings(settings or []))
-    store = RunStore(paths.runs_root(), Place())
+    wanted = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
+    store = RunStore(folders.runs_root(), Machine())
     table = wanted.table(store, images_per_second)
     if len(table):
         show_table(planning.by_kind(table))
-    typer.echo(planning.totals(table, default_jobs(store.place.torch_device())))
+    typer.echo(planning.totals(table, default_jobs(store.machine.torch_device())))
     for name, why in wanted.skipped.items():
         typer.echo(f"{name} is left out: {why}")
 
@@ -130,13 +131,13 @@ def rehearse(
 
     Example: wsolkit rehearse --profile paper
     """
-    from wsolkit import notebook_files, planning, rehearsal
-    from wsolkit.training import Place
+    from wsolkit.batch import notebooks, planning, rehearsal
+    from wsolkit.training.loop import Machine
 
-    recipes = planning.plan(names or [], profile, notebook_files.parse_settings(settings or [])).recipes
+    recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
     failed = 0
     with interruptible():
-        for done in rehearsal.rehearse(recipes, Place(data_root=data_root, device=device), batch_size or None):
+        for done in rehearsal.rehearse(recipes, Machine(data_root=data_root, device=device), batch_size or None):
             failed += done.failure is not None
             typer.echo(rehearsal.describe(done))
     for backbone, file in rehearsal.weights_at_hand(recipes).items():
@@ -167,12 +168,12 @@ def recipe(
 
     Example: wsolkit recipe --set method=my_method --set method_options.strength=0.3 > my_recipe.json
     """
-    from wsolkit import notebook_files
+    from wsolkit.batch import notebooks
     from wsolkit.errors import RecipeError
-    from wsolkit.profiles import LOSSES
-    from wsolkit.study import chosen_profile
+    from wsolkit.study.study import chosen_profile
+    from wsolkit.training.profiles import LOSSES
 
-    changes = notebook_files.parse_settings(settings or [])
+    changes = notebooks.parse_settings(settings or [])
     if "method" in changes and losses not in (None, "none"):
         raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --set method replaces; give one.")
     chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
@@ -196,13 +197,13 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
     """
-    from wsolkit import paths, provenance
-    from wsolkit.recipes import Recipe
-    from wsolkit.runs import RunStore
-    from wsolkit.training import Place
+    from wsolkit.system import folders
+    from wsolkit.training.loop import Machine
+    from wsolkit.training.recipes import Recipe
+    from wsolkit.training.run_store import RunStore
 
-    place = Place(data_root, device, paths.cache_or_off(), precision.value, parts, track)
-    store = RunStore(paths.runs_root(), place)
+    machine = Machine(data_root, device, folders.cache_or_off(), precision.value, parts, track)
+    store = RunStore(folders.runs_root(), machine)
     wanted = Recipe.from_file(recipe)
     before = store.find(wanted)
     with interruptible():
@@ -212,7 +213,7 @@ def train(
     typer.echo(run.folder)
     if before is not None:
         typer.echo("It has been trained before; nothing was done. To train it anew, delete that folder.", err=True)
-    for name in provenance.changed_since(run):
+    for name in run.changed_code():
         typer.echo(f"wsolkit/{name} has changed since it was trained.", err=True)
     typer.echo(f"Its rates: wsolkit runs show {run.recipe.key[:6]}", err=True)
     typer.echo(f"Your pictures: wsolkit localize PICTURES --weights {run.recipe.key[:6]}", err=True)

@@ -25,7 +25,7 @@ PrecisionOption = Annotated[Precision, typer.Option(help="bf16 and fp16 are for 
 
 def notebook_names(begun: str) -> list[str]:
     """Completion: notebooks whose names begin so."""
-    from wsolkit.notebook_files import find
+    from wsolkit.batch.notebooks import find
 
     return [path.stem for path in find() if path.stem.startswith(begun)]
 

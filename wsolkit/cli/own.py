@@ -40,8 +40,9 @@ def evaluate(
 
     Example: wsolkit evaluate --score-maps scoremaps --metadata metadata/CUB/test --json result.json
     """
-    from wsolkit import datasets, processes
-    from wsolkit.score_maps import describe, score_folder, write_json
+    from wsolkit import datasets
+    from wsolkit.metrics.score_maps import describe, score_folder, write_json
+    from wsolkit.system import processes
 
     if not 0 < threshold_step < 1:
         raise RecipeError(f"--threshold-step {threshold_step}: expected a number between 0 and 1, e.g. 0.001.")
@@ -76,22 +77,22 @@ def localize(
 
     Example: wsolkit localize photos/ --weights KEY_OF_A_RUN --threshold 0.4
     """
-    from wsolkit.picture_files import find_pictures, read_names
+    from wsolkit.own.pictures import find_pictures, read_names
 
     names = read_names(classes) if classes else ()
     pictures = find_pictures(images)
 
-    from wsolkit import own_images, own_models  # PyTorch takes seconds to load
     from wsolkit.decomposition import THRESHOLD
+    from wsolkit.own import classifiers, localization  # PyTorch takes seconds to load
 
     share = THRESHOLD if threshold is None else threshold
-    opened = own_models.open_classifier(weights, model, size)
+    opened = classifiers.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
-    done = own_images.localize_files(
+    done = localization.localize_files(
         opened.network, pictures, out, opened.size, kind.value, share, target, names, origin
     )
     for found in done.found:
-        typer.echo(f"{found.image}: {own_images.describe_class(found)}, box {found.box}, {found.annotated}")
+        typer.echo(f"{found.image}: {localization.describe_class(found)}, box {found.box}, {found.annotated}")
     for problem in done.unreadable:
         typer.echo(problem, err=True)
     count = f"{len(done.found)} done with {opened.name} at {opened.size} pixels"

@@ -7,17 +7,17 @@ import typer
 from wsolkit.cli.output import show_table
 
 if TYPE_CHECKING:
-    from wsolkit.runs import RunStore
+    from wsolkit.training.run_store import RunStore
 
 app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
 
 
 def _store() -> "RunStore":
-    from wsolkit import paths
-    from wsolkit.runs import RunStore
-    from wsolkit.training import Place
+    from wsolkit.system import folders
+    from wsolkit.training.loop import Machine
+    from wsolkit.training.run_store import RunStore
 
-    return RunStore(paths.runs_root(), Place())
+    return RunStore(folders.runs_root(), Machine())
 
 
 @app.command("list")
@@ -29,7 +29,7 @@ def list_runs() -> None:
 
     Example: wsolkit runs list
     """
-    from wsolkit import housekeeping
+    from wsolkit.cli import housekeeping
 
     table = housekeeping.listing(_store())
     if table.empty:
@@ -46,7 +46,7 @@ def show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.
 
     Example: wsolkit runs show 4539
     """
-    from wsolkit import housekeeping
+    from wsolkit.cli import housekeeping
 
     store = _store()
     typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
@@ -58,7 +58,7 @@ def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or how t
 
     Example: wsolkit runs compare 4539 a1b2
     """
-    from wsolkit import housekeeping
+    from wsolkit.cli import housekeeping
 
     store = _store()
     differing, rates = housekeeping.compare(store, [housekeeping.find(store, name) for name in runs])
@@ -74,7 +74,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if 
 
     Example: wsolkit runs verify
     """
-    from wsolkit import housekeeping
+    from wsolkit.cli import housekeeping
 
     store = _store()
     chosen = [housekeeping.find(store, name) for name in names or []] or housekeeping.folders(store)
@@ -94,7 +94,7 @@ def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) 
 
     Example: wsolkit runs gc
     """
-    from wsolkit import housekeeping
+    from wsolkit.cli import housekeeping
 
     found = housekeeping.garbage(_store())
     for each in found:

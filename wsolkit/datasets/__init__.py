@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsolkit import plugins
-from wsolkit.datasets._base import SPLITS, Sample, WsolDataset
+from wsolkit.datasets._base import SPLITS, Sample, WsolDataset, scale_boxes
 from wsolkit.datasets._benchmark import read_mask
 from wsolkit.datasets._cache import CachedDataset, verify
 from wsolkit.datasets._metadata import Metadata, read_metadata
 from wsolkit.datasets._sources import Archive, Part, describe
 from wsolkit.datasets._uncached import Decoded, OpenedDataset, UncachedDataset
 from wsolkit.errors import unknown
+from wsolkit.system import registry
 
 __all__ = [
     "SPLITS",
@@ -42,13 +42,14 @@ __all__ = [
     "published_sizes",
     "read_mask",
     "read_metadata",
+    "scale_boxes",
     "verify",
 ]
 
 
 def names() -> tuple[str, ...]:
     """Names of the data sets."""
-    return plugins.names(__name__)
+    return registry.names(__name__)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> Any:
@@ -57,8 +58,8 @@ def complete_options(name: str, options: Mapping[str, Any]) -> Any:
     Raises:
         RecipeError: for an unknown data set, or an option that it does not take.
     """
-    module = plugins.load(__name__, "dataset", name)
-    return plugins.parse_options(module.Options, options, f"dataset {name!r}")
+    module = registry.load(__name__, "dataset", name)
+    return registry.parse_options(module.Options, options, f"dataset {name!r}")
 
 
 def open_dataset(
@@ -81,7 +82,7 @@ def open_dataset(
         RecipeError: for an unknown name, split or option.
         DataError: where the data is missing or incomplete.
     """
-    module = plugins.load(__name__, "dataset", name)
+    module = registry.load(__name__, "dataset", name)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     root = None if data_root is None else Path(data_root).expanduser()
@@ -94,7 +95,7 @@ def check(name: str, data_root: str | Path) -> tuple[Part, ...]:
     Raises:
         RecipeError: for an unknown data set.
     """
-    module = plugins.load(__name__, "dataset", name)
+    module = registry.load(__name__, "dataset", name)
     return module.parts(Path(data_root).expanduser()) if hasattr(module, "parts") else ()
 
 
@@ -104,7 +105,7 @@ def is_published(name: str) -> bool:
     Raises:
         RecipeError: for an unknown data set.
     """
-    return hasattr(plugins.load(__name__, "dataset", name), "parts")
+    return hasattr(registry.load(__name__, "dataset", name), "parts")
 
 
 def published_sizes(name: str) -> Mapping[str, int]:
@@ -113,7 +114,7 @@ def published_sizes(name: str) -> Mapping[str, int]:
     Raises:
         RecipeError: for an unknown data set.
     """
-    return getattr(plugins.load(__name__, "dataset", name), "PUBLISHED", {})
+    return getattr(registry.load(__name__, "dataset", name), "PUBLISHED", {})
 
 
 def published_classes(name: str) -> int:
@@ -122,7 +123,7 @@ def published_classes(name: str) -> int:
     Raises:
         RecipeError: for an unknown data set.
     """
-    return getattr(plugins.load(__name__, "dataset", name), "PUBLISHED_CLASSES", 20)
+    return getattr(registry.load(__name__, "dataset", name), "PUBLISHED_CLASSES", 20)
 
 
 def has_masks(name: str) -> bool:
@@ -131,7 +132,7 @@ def has_masks(name: str) -> bool:
     Raises:
         RecipeError: for an unknown data set.
     """
-    return hasattr(plugins.load(__name__, "dataset", name), "PUBLISHED_MASKS")
+    return hasattr(registry.load(__name__, "dataset", name), "PUBLISHED_MASKS")
 
 
 def archives(name: str) -> tuple[Archive, ...]:
@@ -140,4 +141,4 @@ def archives(name: str) -> tuple[Archive, ...]:
     Raises:
         RecipeError: for an unknown data set.
     """
-    return getattr(plugins.load(__name__, "dataset", name), "ARCHIVES", ())
+    return getattr(registry.load(__name__, "dataset", name), "ARCHIVES", ())

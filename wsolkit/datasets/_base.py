@@ -55,3 +55,21 @@ class WsolDataset(Dataset, ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Image ``index`` with its annotation; IndexError beyond the last."""
+
+
+def scale_boxes(boxes: np.ndarray, width: int, height: int, size: int | tuple[int, int]) -> np.ndarray:
+    """True boxes moved from the original image to the evaluation image, truncated to integers.
+
+    Args:
+        boxes: (k, 4) in pixels of the original image.
+        width: its width in pixels.
+        height: its height in pixels.
+        size: side of the evaluation image in pixels, or its height and width.
+
+    Returns:
+        (k, 4) int64.
+    """
+    new_height, new_width = (size, size) if isinstance(size, int) else size
+    # Multiplied before it is divided, as in the benchmark: the other order loses a pixel here and there.
+    scaled = np.asarray(boxes, float) * [new_width, new_height, new_width, new_height]
+    return (scaled / [width, height, width, height]).astype(np.int64)

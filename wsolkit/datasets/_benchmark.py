@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsolkit.boxes import scale_boxes
-from wsolkit.datasets._base import Sample, WsolDataset
+from wsolkit.datasets._base import Sample, WsolDataset, scale_boxes
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.errors import DataError
 

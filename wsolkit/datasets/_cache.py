@@ -15,9 +15,9 @@ from filelock import FileLock
 from wsolkit.datasets._base import Sample, WsolDataset
 from wsolkit.datasets._uncached import OpenedDataset
 from wsolkit.errors import DataError
-from wsolkit.files import atomic_file, writable_folder
-from wsolkit.processes import cores
-from wsolkit.progress import progress
+from wsolkit.system.processes import cores
+from wsolkit.system.progress import progress
+from wsolkit.system.writing import atomic_file, writable_folder
 
 ARRAYS = ("images", "boxes", "box_ends", "masks", "ids", "sums")
 """What a cache holds; image i's boxes end at ``box_ends[i]``, and ``sums`` has the CRC-32 of every chunk of images."""

@@ -3,12 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from wsolkit.errors import DataError
-
-if TYPE_CHECKING:
-    from wsolkit.datasets._metadata import Metadata
 
 BENCHMARK = "https://github.com/clovaai/wsolevaluation"
 """Home of the WSOL benchmark: metadata of every split, and links to the images that it has collected."""
@@ -82,12 +79,12 @@ class Contents:
     what: str
     path: Path
     published: int
-    count: Callable[["Metadata"], tuple[int, int]]
+    count: Callable[[Any], tuple[int, int]]
     where: str
 
 
 def split_parts(
-    split: str, published: int, folder: Path, read: Callable[[], "Metadata"], contents: Sequence[Contents]
+    split: str, published: int, folder: Path, read: Callable[[], Any], contents: Sequence[Contents]
 ) -> list[Part]:
     """What one split of a benchmark's data set needs: its metadata, and the files that this names.
 

@@ -36,7 +36,7 @@ class Decoded:
     """
 
     def __init__(self, source: WsolDataset):
-        """Stand for the images of a data set."""
+        """StandIn for the images of a data set."""
         self._source, self.shape = source, (len(source), source.size, source.size, 3)
 
     def __len__(self) -> int:

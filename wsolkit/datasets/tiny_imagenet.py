@@ -20,8 +20,7 @@ from PIL import Image
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from wsolkit.boxes import scale_boxes
-from wsolkit.datasets._base import Sample, WsolDataset
+from wsolkit.datasets._base import Sample, WsolDataset, scale_boxes
 from wsolkit.datasets._sources import Archive, Part
 from wsolkit.errors import DataError
 

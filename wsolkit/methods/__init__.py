@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from wsolkit import plugins
 from wsolkit.methods._base import Draw, Step, Term
+from wsolkit.system import registry
 
 __all__ = [
     "Draw",
@@ -29,7 +29,7 @@ __all__ = [
 
 def names() -> tuple[str, ...]:
     """Names of the methods."""
-    return plugins.names(__name__)
+    return registry.names(__name__)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> Any:
@@ -38,8 +38,8 @@ def complete_options(name: str, options: Mapping[str, Any]) -> Any:
     Raises:
         RecipeError: for an unknown method, or an option that it does not take.
     """
-    module = plugins.load(__name__, "method", name)
-    return plugins.parse_options(module.Options, options, f"method {name!r}")
+    module = registry.load(__name__, "method", name)
+    return registry.parse_options(module.Options, options, f"method {name!r}")
 
 
 def configured_step(name: str, options: Mapping[str, Any]) -> Callable[..., Step]:
@@ -58,7 +58,7 @@ def step(name: str) -> Callable[..., Step]:
     Raises:
         RecipeError: for an unknown method.
     """
-    return plugins.load(__name__, "method", name).step
+    return registry.load(__name__, "method", name).step
 
 
 def warm_stage(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -67,7 +67,7 @@ def warm_stage(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, An
     Raises:
         RecipeError: for an unknown method, or an option that it does not take.
     """
-    module, complete = plugins.load(__name__, "method", name), complete_options(name, options)
+    module, complete = registry.load(__name__, "method", name), complete_options(name, options)
     same, left = module.warm_stage(complete) if hasattr(module, "warm_stage") else (name, complete)
     return same, dataclasses.asdict(left)
 
@@ -78,7 +78,7 @@ def label(name: str, options: Mapping[str, Any]) -> str:
     Raises:
         RecipeError: for an unknown method, or an option that it does not take.
     """
-    module, complete = plugins.load(__name__, "method", name), complete_options(name, options)
+    module, complete = registry.load(__name__, "method", name), complete_options(name, options)
     return join_terms(module.loss_terms(complete)) if hasattr(module, "loss_terms") else name
 
 

@@ -5,9 +5,9 @@ A backbone module has a function ``build(num_classes) -> GapClassifier``. Adding
 
 import torch
 
-from wsolkit import plugins
 from wsolkit.models._base import GapClassifier, Output, frozen_statistics
 from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights, read_state_dict
+from wsolkit.system import registry
 
 __all__ = [
     "GapClassifier",
@@ -23,7 +23,7 @@ __all__ = [
 
 def names() -> tuple[str, ...]:
     """Names of the backbones."""
-    return plugins.names(__name__)
+    return registry.names(__name__)
 
 
 def build(name: str, num_classes: int, seed: int = 0) -> GapClassifier:
@@ -37,7 +37,7 @@ def build(name: str, num_classes: int, seed: int = 0) -> GapClassifier:
     Raises:
         RecipeError: for an unknown backbone.
     """
-    module = plugins.load(__name__, "backbone", name)
+    module = registry.load(__name__, "backbone", name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return module.build(num_classes)

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsolkit import paths
 from wsolkit.errors import CheckpointError
 from wsolkit.models._base import GapClassifier
+from wsolkit.system import folders
 
 
 def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) -> None:
@@ -21,7 +21,7 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
     Args:
         model: a backbone that has such weights; its classifier, and what torchvision does not have, stay random.
         file: a torchvision state dict (``.pth`` or ``.safetensors``). None takes the file of the weights' own name
-            from `wsolkit.paths.weights_root`.
+            from `wsolkit.system.folders.weights_root`.
 
     Raises:
         CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
@@ -47,7 +47,7 @@ def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) 
         raise CheckpointError(
             f"{type(model).__name__} has no ImageNet weights. Pretrain it with a recipe of its own, or choose vgg16."
         )
-    path = Path(file or paths.weights_root() / weights.url.rsplit("/", 1)[-1]).expanduser()
+    path = Path(file or folders.weights_root() / weights.url.rsplit("/", 1)[-1]).expanduser()
     if not path.is_file():
         raise CheckpointError(
             f"ImageNet weights not found at {path}. Put the file there, set WSOLKIT_WEIGHTS to the folder that has it, "

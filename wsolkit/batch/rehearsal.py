@@ -1,0 +1,161 @@
+"""A rehearsal: one optimisation step and one evaluation batch of every recipe at full size, before days of GPU time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsolkit import datasets, methods, models
+from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, WsolDataset
+from wsolkit.errors import WsolkitError
+from wsolkit.system.progress import progress
+from wsolkit.training.engine import Batch, Engine, Stepper, optimise
+from wsolkit.training.evaluation import MAP_KINDS, evaluate
+from wsolkit.training.loading import METHOD, epoch_generator, training_batches
+from wsolkit.training.loop import Machine, make_optimizer, require_selectable
+from wsolkit.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """How one recipe did.
+
+    Attributes:
+        recipe: the recipe; seeds are not told apart.
+        pictures: ``"real"`` where its data are there, else ``"generated"``.
+        seconds: of the step and the evaluation.
+        failure: what went wrong, or None.
+    """
+
+    recipe: Recipe
+    pictures: str
+    seconds: float
+    failure: str | None = None
+
+
+class Generated(WsolDataset):
+    """Random pictures with a random box, or a mask of it, in the place of a split that is not here."""
+
+    def __init__(self, name: str, split: str, size: int, classes: int, count: int, masks: bool):
+        """Describe them; picture i is always the same."""
+        self.name, self.split, self.size = name, split, size
+        self.classes = tuple(map(str, range(classes)))
+        self.labels = np.arange(count, dtype=np.int64) % classes
+        self.fingerprint = "generated"
+        self._masks = masks
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 256, (self.size, self.size, 3), np.uint8)
+        low, high = self.size // 4, 3 * self.size // 4
+        box = np.array([[low, low, high, high]])
+        mask = np.zeros((self.size, self.size), np.uint8)
+        mask[low:high, low:high] = 1
+        boxes = np.zeros((0, 4), np.int64) if self._masks else box
+        return Sample(image, int(self.labels[index]), boxes, mask if self._masks else None, f"generated-{index}")
+
+
+class Few(WsolDataset):
+    """The first images of a split."""
+
+    def __init__(self, source: WsolDataset, count: int):
+        """Keep ``count`` of them."""
+        self.name, self.split, self.size, self.classes = source.name, source.split, source.size, source.classes
+        self.labels, self.fingerprint = source.labels[:count], source.fingerprint
+        self._source = source
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[index]
+
+
+def describe(done: Rehearsed) -> str:
+    """One line on a rehearsed recipe."""
+    recipe = done.recipe
+    what = f"{recipe.dataset}, {recipe.backbone}, {recipe.label}, {recipe.crop_size} pixels"
+    state = "ok    " if done.failure is None else "failed"
+    why = "" if done.failure is None else f"\n  {done.failure}\n  {recipe.method_options}"
+    return f"{state} {recipe.key} {what:54} {done.pictures} pictures {done.seconds:5.1f} s{why}"
+
+
+def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """One recipe of each kind: seeds are not told apart."""
+    return list({recipe.changed(seed=0, snapshot_epochs=()): recipe for recipe in recipes}.values())
+
+
+def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None = 2) -> Iterator[Rehearsed]:
+    """Take one step and judge one batch with every distinct recipe, with random weights; nothing is written.
+
+    Args:
+        recipes: what is to be trained one day.
+        machine: data and device; data that are not there are replaced by generated pictures of the same size.
+        batch_size: images in the step and in the evaluation; None takes each recipe's own, to see whether it fits
+            the memory.
+
+    Yields:
+        How each did; a failure does not keep the others from being rehearsed.
+    """
+    absent = {name for name in {recipe.dataset for recipe in recipes} if _is_absent(name, machine)}
+    for recipe in progress(distinct(recipes), "recipes", unit="recipe"):
+        start, pictures = time.monotonic(), ""
+        try:
+            count = batch_size or recipe.batch_size
+            pictures = "generated" if recipe.dataset in absent else "real"
+            open_few = _generated if recipe.dataset in absent else _real
+            train, test = (open_few(recipe, split, count, machine) for split in ("train-weaksup", "test"))
+            _step_and_evaluation(recipe, train, test, machine.torch_device())
+            failure = None
+        except (WsolkitError, ValueError, RuntimeError, ArithmeticError) as error:
+            failure = f"{type(error).__name__}: {error}"
+        yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
+
+
+def _generated(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
+    classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
+    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
+
+
+def _real(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
+    return CachedDataset(Few(machine.source(recipe, split), count))
+
+
+def _is_absent(dataset: str, machine: Machine) -> bool:
+    """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
+    if not datasets.is_published(dataset):
+        return False
+    if machine.data_root is None:
+        return True
+    return not any(part.found or _has_content(part.path) for part in datasets.check(dataset, machine.data_root))
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
+    model = models.build(recipe.backbone, len(train.classes)).train()
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+    order = epoch_generator(recipe.seed, 1)
+    images, labels = next(training_batches(train, len(train), recipe.crop_size, order, device))
+    optimizer = make_optimizer(recipe, model)
+    randomness = epoch_generator(recipe.seed, 1, METHOD)
+    step = methods.configured_step(recipe.method, recipe.method_options)
+    taken = optimise(Engine(device), Stepper(model, step), optimizer, Batch.whole(images, labels, randomness))
+    if taken.broken:
+        raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
+    require_selectable(recipe, test)
+    evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
+
+
+def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:
+    """Where torchvision's weights of each backbone are that a recipe starts from; None where they are missing."""
+    found: dict[str, Path | None] = {}
+    for recipe in recipes:
+        if recipe.pretrained == "imagenet" and recipe.backbone not in found:
+            try:
+                found[recipe.backbone] = models.imagenet_weights_file(models.build(recipe.backbone, 1))
+            except WsolkitError:
+                found[recipe.backbone] = None
+    return found

@@ -1,0 +1,241 @@
+"""A classifier and a split in; per-image results and the benchmark's rates out, from one pass over the images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from wsolkit import maps
+from wsolkit.datasets import OpenedDataset, Sample
+from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k, top_k_loc
+from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
+from wsolkit.models import GapClassifier
+from wsolkit.training.loading import normalise
+
+TOP_K = (1, 5)
+"""The k of Top-k Loc (paper, Sec. 5.1)."""
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """How one kind of localization map is computed and normalised (paper, Sec. 5.3)."""
+
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor]
+    normalisation: maps.Normalisation
+
+
+MAP_KINDS = {
+    "cam": MapKind(maps.cam, "min_max"),
+    "norm": MapKind(lambda features, weight, target: maps.norm_map(features), "min_max"),
+    "similarity": MapKind(maps.target_similarity, "max"),
+}
+"""CAM, F and S by name: each a function of features (B, C, H, W), class weights (K, C) and targets (B,)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split gives.
+
+    Attributes:
+        rates: columns ``map, metric, value``; fractions in [0, 1]. For every map kind classification (``top1_cls``,
+            ``top5_cls``); with boxes ``gt_known_loc``, ``top1_loc``, ``top5_loc``, ``max_box_acc_<delta>`` and
+            ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, where asked for,
+            ``max_box_acc`` (largest contour, IoU 0.5); with masks ``pxap``.
+        images: one row an image and map kind: ``map, image_id, label, top1, top5`` (class among the k highest logits)
+            and, with boxes, for each IoU threshold ``iou_<delta>``, the IoU at the score-map threshold best for it.
+        curves: box accuracy by ``map, iou_threshold, threshold``; empty without boxes.
+    """
+
+    rates: pd.DataFrame
+    images: pd.DataFrame
+    curves: pd.DataFrame
+
+    def rate(self, metric: str, map_kind: str = "cam") -> float:
+        """One rate, a fraction in [0, 1].
+
+        Raises:
+            KeyError: if this evaluation has no such rate.
+        """
+        rows = self.rates[(self.rates["map"] == map_kind) & (self.rates["metric"] == metric)]
+        if len(rows) != 1:
+            raise KeyError(f"No rate {metric!r} of map {map_kind!r}; there are {', '.join(self.rates['metric'])}.")
+        return float(rows["value"].item())
+
+
+@torch.no_grad()
+def evaluate(
+    model: GapClassifier,
+    data: OpenedDataset,
+    threshold_step: float,
+    device: torch.device | str = "cpu",
+    map_kinds: tuple[str, ...] = ("cam",),
+    batch_size: int = 100,
+    threads: int = 1,
+    largest_of: tuple[str, ...] = (),
+) -> Evaluation:
+    """Localize the true class's object in every image (the protocol of the WSOL benchmark), in one pass.
+
+    Args:
+        model: the classifier; left in evaluation mode.
+        data: the images, at the evaluation size, with boxes, masks or both.
+        threshold_step: step between score-map thresholds.
+        device: where the model is.
+        map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
+        batch_size: images a forward pass; it changes no result beyond rounding.
+        threads: maps searched for boxes at once; it changes no result.
+        largest_of: map kinds that also get MaxBoxAcc, whose boxes, those of the largest contours, take longer to find.
+
+    Returns:
+        Rates, per-image results and curves. Top-k Loc uses the GT-known threshold.
+    """
+    model.eval()
+    judges = {kind: _Judge(data, threshold_step, threads, kind in largest_of) for kind in map_kinds}
+    logits = []
+    for start in range(0, len(data), batch_size):
+        numbers = range(start, min(start + batch_size, len(data)))
+        output = model(normalise(data.images[numbers.start : numbers.stop], device))
+        logits.append(output.logits.float().cpu())
+        labels = torch.from_numpy(data.labels[numbers.start : numbers.stop]).to(device)
+        samples = [data[number] for number in numbers]
+        for kind in map_kinds:
+            raw = MAP_KINDS[kind].compute(output.features, model.classifier.weight, labels)
+            judges[kind].update(maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
+    scores = torch.cat(logits).numpy()
+    parts = [_summary(kind, judge, scores, data) for kind, judge in judges.items()]
+    return Evaluation(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
+
+
+class _Judge:
+    """The meters of one map kind, as far as the annotation goes."""
+
+    def __init__(self, data: OpenedDataset, threshold_step: float, threads: int, largest: bool):
+        first = data[0]
+        boxes, masks = len(first.boxes) > 0, first.mask is not None
+        self.every = BoxMeter(IOU_THRESHOLDS, threshold_step, threads=threads) if boxes else None
+        self.largest = BoxMeter((GT_KNOWN_IOU,), threshold_step, "largest", threads) if boxes and largest else None
+        self.pixels = PixelMeter(threshold_step) if masks else None
+        self._ious: list[np.ndarray] = []
+
+    def update(self, scores: np.ndarray, samples: Sequence[Sample]) -> None:
+        boxes = [sample.boxes for sample in samples]
+        if self.every:
+            # Single precision is enough to tell any two IoUs of boxes in an image apart, and takes half the memory.
+            self._ious.append(self.every.update(scores, boxes).astype(np.float32))
+        if self.largest:
+            self.largest.update(scores, boxes)
+        if self.pixels:
+            self.pixels.update(scores, np.stack([sample.mask for sample in samples if sample.mask is not None]))
+
+    def ious(self) -> np.ndarray:
+        """IoU (N, T) of every image at every threshold."""
+        return np.concatenate(self._ious)
+
+
+def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: OpenedDataset) -> tuple:
+    hits = {f"top{k}": in_top_k(logits, data.labels, k) for k in TOP_K}
+    ids = [data[i].image_id for i in range(len(data))]
+    images = pd.DataFrame({"map": kind, "image_id": ids, "label": data.labels, **hits})
+    rates = {f"{name}_cls": float(right.mean()) for name, right in hits.items()}
+    curves = pd.DataFrame(columns=["threshold", "iou_threshold", "value", "map"])
+    if judge.every:
+        result = judge.every.compute()
+        ious, thresholds = judge.ious(), judge.every.thresholds
+        for delta, threshold in result["best_threshold"].items():
+            images[f"iou_{delta}"] = ious[:, int(np.searchsorted(thresholds, threshold))]
+        chosen = images[f"iou_{GT_KNOWN_IOU}"]
+        rates |= {f"top{k}_loc": top_k_loc(chosen, logits, data.labels, k) for k in TOP_K}
+        rates |= {"gt_known_loc": result["max_box_acc"][GT_KNOWN_IOU], "max_box_acc_v2": result["max_box_acc_v2"]}
+        rates |= {f"max_box_acc_{d}": accuracy for d, accuracy in result["max_box_acc"].items()}
+        rates |= {f"best_threshold_{d}": threshold for d, threshold in result["best_threshold"].items()}
+        wide = pd.DataFrame(result["curve"], index=judge.every.thresholds, columns=judge.every.iou_thresholds)
+        long = wide.rename_axis(index="threshold", columns="iou_threshold").stack().rename("value").reset_index()
+        curves = long.assign(map=kind)
+    if judge.largest:
+        rates["max_box_acc"] = judge.largest.compute()["max_box_acc"][GT_KNOWN_IOU]
+    if judge.pixels:
+        rates["pxap"] = judge.pixels.compute()["pxap"]
+    return pd.DataFrame({"map": kind, "metric": list(rates), "value": list(rates.values())}), images, curves
+
+
+@torch.no_grad()
+def raw_maps_of(
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int = 100
+) -> dict[str, Tensor]:
+    """Maps of some images as the network gives them, before any resizing and normalising.
+
+    Args:
+        model: the classifier, on any device; left in evaluation mode.
+        data: images at the evaluation size.
+        numbers: which images.
+        map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
+        batch_size: images a forward pass.
+
+    Returns:
+        By kind, (N, H, W) on the CPU, of each image's true class.
+    """
+    model.eval()
+    parts: dict[str, list[Tensor]] = {kind: [] for kind in map_kinds}
+    weight = model.classifier.weight
+    for start in range(0, len(numbers), batch_size):
+        chosen = np.asarray(numbers[start : start + batch_size])
+        features = model(normalise(data.images[chosen], weight.device)).features
+        labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
+        for kind, found in parts.items():
+            found.append(MAP_KINDS[kind].compute(features, weight, labels).cpu())
+    return {kind: torch.cat(found) for kind, found in parts.items()}
+
+
+def raw_maps(model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam") -> Tensor:
+    """One kind of `raw_maps_of`."""
+    return raw_maps_of(model, data, numbers, [map_kind])[map_kind]
+
+
+def localize(
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam", threshold: float = 0.5
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Score maps and predicted boxes of some images, for looking at.
+
+    Args:
+        model: the classifier, on any device.
+        data: images at the evaluation size.
+        numbers: which images.
+        map_kind: a name in :data:`MAP_KINDS`.
+        threshold: score-map threshold.
+
+    Returns:
+        For each image the score map (H, W) of its true class, and the box (1, 4) of its largest contour.
+    """
+    raw = raw_maps(model, data, numbers, map_kind)
+    scores = list(maps.score_map(raw, data.size, MAP_KINDS[map_kind].normalisation).numpy())
+    images = [to_8bit(score) for score in scores]
+    return scores, [largest_boxes(image, cutoffs(image, np.array([threshold]))) for image in images]
+
+
+def one_per_class(data: OpenedDataset, count: int) -> list[int]:
+    """The first image of each of the first ``count`` classes: pictures that are shown are never picked by hand."""
+    _, first = np.unique(data.labels, return_index=True)
+    return first[:count].tolist()
+
+
+def fixed_box_ious(data: OpenedDataset, margin: float) -> np.ndarray:
+    """IoU of a box that never looks at the image: everything but a margin on each side.
+
+    Args:
+        data: images with boxes.
+        margin: width of the margin as a share of the side; 0 is the whole image.
+
+    Returns:
+        (N,) the best IoU with any true box.
+    """
+    low, high = round(margin * data.size), min(round((1 - margin) * data.size), data.size - 1)
+    box = np.array([[low, low, high, high]])
+    return np.array([pairwise_iou(box, data[i].boxes).max() for i in range(len(data))])
+
+
+def centred_margin(data: OpenedDataset) -> float:
+    """The margin, among multiples of 1/32, whose fixed box is right most often on ``data`` (give train-fullsup)."""
+    margins = [step / 32 for step in range(13)]
+    return max(margins, key=lambda margin: (fixed_box_ious(data, margin) >= GT_KNOWN_IOU).mean())

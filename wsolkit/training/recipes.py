@@ -1,0 +1,241 @@
+"""`Recipe`: everything that decides the outcome of one training run, and nothing else."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from wsolkit import datasets, methods, models
+from wsolkit.errors import RecipeError, unknown
+from wsolkit.system.registry import explain
+
+FORMAT = 2
+"""Raised whenever the same recipe would give other numbers, so that old runs are not taken for new ones."""
+
+PRETRAINING = "for pretraining"
+"""What lists add to the method of a recipe that others are pretrained by."""
+
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Natural = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=8, le=4096)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Recipe:
+    """One training run, as data.
+
+    Attributes:
+        dataset: name of the data set.
+        backbone: name of the backbone.
+        method: name of the WSOL method.
+        seed: of initial weights, batch order, crops, flips and dropout.
+        dataset_options: the data set's options; defaults are filled in.
+        method_options: the method's options; defaults are filled in.
+        pretrained: where the weights before the classifier come from: another recipe's run, ``"imagenet"``
+            (torchvision's), or None (random).
+        resize_size: side in pixels to which training images are resized, without keeping the aspect ratio.
+        crop_size: side in pixels of the random training crop, and of the whole image in evaluation.
+        epochs: all epochs, the warm stage included.
+        warm_epochs: epochs of the warm stage (paper, Eq. 11).
+        batch_size: images a step in the main stage.
+        warm_batch_size: images a step in the warm stage.
+        lr_former: learning rate of the former part of the network (paper, Appendix B).
+        lr_latter: learning rate of the latter part.
+        latter_part: the backbone's ``"last_layers"`` with the classifier (paper), or the ``"classifier"`` alone, as in
+            the released configuration of ResNet50.
+        lr_decay_epochs: epochs, counted from 1, at whose start both learning rates are multiplied by the factor.
+        lr_decay_factor: that factor.
+        momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: of SGD.
+        select_by: which epoch's weights are kept, judged on train-fullsup: the best ``"max_box_acc_v2"`` (the
+            protocol), the best ``"pxap"`` (the same for masks), the best ``"top1_cls"``, or the ``"last"``.
+        snapshot_epochs: epochs, counted from 1, after which the weights are kept as well, to look at training.
+        threshold_step: step between score-map thresholds in every evaluation.
+        cpu_threads: threads of one run on a CPU; they decide the order of sums, hence the last digits.
+    """
+
+    dataset: str
+    backbone: str
+    method: str = "cam"
+    seed: Natural = 0
+    dataset_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    method_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained: "Recipe | Literal['imagenet'] | None" = None
+    resize_size: Side = 256
+    crop_size: Side = 224
+    epochs: Positive = 70
+    warm_epochs: Natural = 20
+    batch_size: Positive = 64
+    warm_batch_size: Positive = 32
+    lr_former: Rate = 4e-3
+    lr_latter: Rate = 2e-2
+    latter_part: Literal["last_layers", "classifier"] = "last_layers"
+    lr_decay_epochs: tuple[Positive, ...] = (41, 61)
+    lr_decay_factor: Rate = 0.2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Rate = 5e-4
+    select_by: Literal["max_box_acc_v2", "pxap", "top1_cls", "last"] = "max_box_acc_v2"
+    snapshot_epochs: tuple[Positive, ...] = ()
+    threshold_step: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+    def __post_init__(self):
+        """Check the names, and fill in the options' defaults, so that equal recipes have equal keys."""
+        if self.backbone not in models.names():
+            raise unknown("backbone", self.backbone, models.names())
+        for kind, plugin in (("dataset_options", datasets), ("method_options", methods)):
+            complete = plugin.complete_options(getattr(self, kind.split("_")[0]), getattr(self, kind))
+            object.__setattr__(self, kind, dataclasses.asdict(complete))
+        if self.resize_size < self.crop_size:
+            raise RecipeError(f"crop_size = {self.crop_size} does not fit in resize_size = {self.resize_size}.")
+        if self.warm_epochs > self.epochs:
+            raise RecipeError(f"warm_epochs = {self.warm_epochs} is more than epochs = {self.epochs}.")
+        if any(epoch > self.epochs for epoch in self.snapshot_epochs):
+            raise RecipeError(f"snapshot_epochs = {self.snapshot_epochs} go beyond epochs = {self.epochs}.")
+        if isinstance(self.pretrained, Recipe) and self.pretrained.backbone != self.backbone:
+            raise RecipeError(f"A {self.backbone!r} cannot be pretrained by a {self.pretrained.backbone!r}.")
+        if self.nesterov and not self.momentum:
+            raise RecipeError("nesterov needs a momentum above 0.")
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> str:
+        """A short name for the content: equal for equal recipes, different for different ones."""
+        content = json.dumps([FORMAT, json.loads(self.to_json())], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """The method in the paper's words (`wsolkit.methods.label`)."""
+        return methods.label(self.method, self.method_options)
+
+    def to_json(self) -> str:
+        """The recipe as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            RecipeError: if the text is no JSON, or names or values are unknown, of the wrong type or out of range.
+        """
+        if not text.strip():
+            raise RecipeError("Not a recipe: the text is empty. `wsolkit recipe` prints one.")
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            raise _rejected(error) from None
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Recipe":
+        """Read a recipe from a JSON file.
+
+        Raises:
+            RecipeError: as `from_json`, and if the file cannot be read.
+        """
+        try:
+            return cls.from_json(path.read_text())
+        except FileNotFoundError:
+            raise RecipeError(f"{path} does not exist. Write one with: wsolkit recipe > {path.name}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Cannot read a recipe from {path}: {error}.") from error
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+
+    def changed(self, **changes: Any) -> "Recipe":
+        """A copy with some fields changed, checked like a new one."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes
+        return make_recipe(**fields)
+
+    def altered(self, settings: Mapping[str, Any]) -> "Recipe":
+        """A copy as a user words changes: what hangs on a changed field follows, unless it is changed too.
+
+        Another method or data set begins from its own options; fewer epochs drop what lies beyond their end.
+
+        Args:
+            settings: by field, or by ``field.name`` for one of its options.
+
+        Raises:
+            RecipeError: as `from_json`.
+        """
+        fields = json.loads(self.to_json())
+        for name in ("method", "dataset"):
+            if settings.get(name, fields[name]) != fields[name]:
+                fields[f"{name}_options"] = {}
+        if isinstance(epochs := settings.get("epochs"), int):
+            fields["snapshot_epochs"] = [epoch for epoch in self.snapshot_epochs if epoch <= epochs]
+            fields["lr_decay_epochs"] = [epoch for epoch in self.lr_decay_epochs if epoch <= epochs]
+            fields["warm_epochs"] = min(self.warm_epochs, max(0, epochs - 1))
+        for path, value in sorted(settings.items()):  # a field comes before its options
+            name, _, option = path.partition(".")
+            if name in self.method_options and name not in Recipe.__dataclass_fields__:
+                raise RecipeError(f"{name} is an option of the method. Give method_options.{path}={value}.")
+            if not option:
+                fields[name] = value
+            elif isinstance(fields.get(name), dict):
+                fields[name] = fields[name] | {option: value}
+            else:
+                raise RecipeError(f"{path}: {name} has no options. Give name=value, or method_options.lambda_sim=1.")
+        return Recipe.from_json(json.dumps(fields))
+
+    def warm_stage(self) -> "Recipe | None":
+        """The recipe of this one's warm stage alone, or None where it has none.
+
+        It holds nothing that acts later, so recipes that begin alike have the same one: its end is a state that each
+        of them goes through.
+        """
+        if not 0 < self.warm_epochs < self.epochs:
+            return None
+        method, options = methods.warm_stage(self.method, self.method_options)
+        by_epoch = {
+            name: tuple(epoch for epoch in getattr(self, name) if epoch <= self.warm_epochs)
+            for name in ("lr_decay_epochs", "snapshot_epochs")
+        }
+        return self.changed(
+            method=method,
+            method_options=options,
+            epochs=self.warm_epochs,
+            batch_size=self.warm_batch_size,
+            **by_epoch,
+        )
+
+    def size_of(self, split: str) -> int:
+        """Side in pixels at which a split is read: room for random crops in training, the whole image elsewhere."""
+        return self.resize_size if split == "train-weaksup" else self.crop_size
+
+    def learning_rates(self, epoch: int) -> tuple[float, float]:
+        """Learning rates of the former and the latter part in an epoch, counted from 1."""
+        decay = self.lr_decay_factor ** sum(epoch >= start for start in self.lr_decay_epochs)
+        return self.lr_former * decay, self.lr_latter * decay
+
+
+def make_recipe(**fields: Any) -> Recipe:
+    """A recipe from keyword arguments, its errors in one line.
+
+    Raises:
+        RecipeError: for a field that is unknown, of the wrong type or out of range.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        raise _rejected(error) from None
+
+
+def _rejected(error: ValidationError) -> RecipeError:
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    said = explain(error, fields)
+    lost = "unknown name" in said and "did you mean" not in said
+    hint = f" Known: {', '.join(fields)}; what a method takes belongs in method_options." if lost else ""
+    return RecipeError(f"Not a recipe: {said}.{hint}")

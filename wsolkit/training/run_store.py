@@ -1,0 +1,296 @@
+"""The run store: a recipe in, a finished run out, trained once whoever asks.
+
+A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once
+finished, the test report and ``run.json``. The kit never deletes or overwrites a finished run.
+
+Recipes that begin alike share their warm stage: the first leaves its end under ``warm-stages/``, the others go on from
+there. Nothing else in a run tells how it began: weights and history are the same to the last bit.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from wsolkit import models
+from wsolkit.errors import DataError, WsolkitError, unknown
+from wsolkit.system.processes import Task, cores, run_tasks, worker_pool
+from wsolkit.system.progress import WATCH_VARIABLE, progress
+from wsolkit.system.writing import atomic_file, writable_folder
+from wsolkit.training import checkpoints, loop, provenance, warm_stages
+from wsolkit.training.engine import Engine, open_engine
+from wsolkit.training.evaluation import MAP_KINDS, Evaluation, evaluate
+from wsolkit.training.loop import Machine
+from wsolkit.training.recipes import Recipe
+
+RECIPE, DONE = "recipe.json", "run.json"
+REPORT = ("rates", "images", "curves")
+"""Parts of the test report, as `wsolkit.training.evaluation.Evaluation` names them; each is ``test-<part>.csv``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        recipe: what was trained.
+        folder: where it is.
+    """
+
+    recipe: Recipe
+    folder: Path
+
+    def info(self) -> dict:
+        """How the run came about: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
+        return json.loads((self.folder / DONE).read_text())
+
+    def made(self) -> dict[str, str | int]:
+        """What a table's row says of the run behind its number: ``seed, recipe, version, commit``."""
+        made = self.info()
+        known = {"version": made["wsolkit"], "commit": made["commit"]}
+        return {"seed": self.recipe.seed, "recipe": self.recipe.key, **known}
+
+    def changed_code(self) -> list[str]:
+        """Files of the recipe's method, backbone and data set that have changed since the run was trained."""
+        trained_with = self.info().get("code", {})
+        return [name for name, value in provenance.code(self.recipe).items() if trained_with.get(name, value) != value]
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
+        return pd.read_csv(self.folder / loop.HISTORY)
+
+    def report(self) -> Evaluation:
+        """The evaluation of the selected weights on the test split."""
+        return Evaluation(*(pd.read_csv(self.folder / f"test-{part}.csv") for part in REPORT))
+
+    def model(self, epoch: int | None = None, device: torch.device | str = "cpu") -> models.GapClassifier:
+        """The classifier in evaluation mode.
+
+        Args:
+            epoch: one of the recipe's snapshot epochs; None means the selected weights.
+            device: where it goes.
+
+        Raises:
+            RecipeError: if the recipe keeps no snapshot of that epoch.
+            CheckpointError: if the checkpoint is damaged or does not fit the recipe.
+        """
+        if epoch is not None and epoch not in self.recipe.snapshot_epochs:
+            raise unknown("snapshot epoch", epoch, map(str, self.recipe.snapshot_epochs))
+        path = self.folder / (loop.BEST if epoch is None else loop.snapshot(epoch))
+        tensors, _ = checkpoints.load(path)
+        model = models.build(self.recipe.backbone, len(tensors["classifier.bias"]))
+        checkpoints.load_into(model, tensors, path)
+        return model.eval().to(device)
+
+
+class Submitted(WsolkitError):
+    """A run that is trained elsewhere and not waited for."""
+
+
+class RunStore:
+    """All runs below one folder."""
+
+    def __init__(self, root: Path, machine: Machine):
+        """Open a store; the folder is made when the first run is.
+
+        Args:
+            root: the store's folder.
+            machine: data, device and cache for the runs still to be trained.
+        """
+        self.root, self.machine = Path(root), machine
+        self._fingerprints: dict[tuple[str, str], dict[str, str]] = {}
+
+    @cached_property
+    def engine(self) -> Engine:
+        """How training steps are taken here; several processes that a launcher started train each run together."""
+        return open_engine(self.machine.torch_device(), self.machine.precision)
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where a recipe's run is, or would be."""
+        return self.root / recipe.key
+
+    def find(self, recipe: Recipe) -> Run | None:
+        """The finished run of a recipe, or None."""
+        folder = self.folder(recipe)
+        return Run(recipe, folder) if (folder / DONE).exists() else None
+
+    def finished_epochs(self, recipe: Recipe) -> int:
+        """How many epochs of a recipe's run are done, whoever is training it."""
+        history = self.folder(recipe) / loop.HISTORY
+        return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
+
+    def get(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> Run:
+        """The finished run of a recipe, trained here and now if nobody has.
+
+        Runs that it is pretrained by are made first. Where another process is training the same recipe, this one
+        waits for it, and goes on with the run should the other die.
+
+        Raises:
+            WsolkitError: from training, if the store cannot be written, or if the run was made from other data than
+                those that lie here. Where device, data or weights are missing nothing has been written.
+        """
+        if self.engine.agree(self.find(recipe) is not None):
+            return self._checked(Run(recipe, self.folder(recipe)))
+        loop.require(recipe, self.machine)
+        self._data_of(recipe)
+        before = recipe.pretrained
+        initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
+        folder = writable_folder(self.folder(recipe))
+        if not self.engine.main:
+            if self.engine.agree(False):
+                loop.train(recipe, folder, self.machine, initial, should_stop, engine=self.engine)
+        else:
+            with self._locked(recipe, should_stop):
+                wanted = self.engine.agree(self.find(recipe) is None)
+                if wanted:
+                    with atomic_file(folder / RECIPE) as partial:
+                        partial.write_text(recipe.to_json())
+                    self._train(recipe, folder, initial, should_stop)
+        self.engine.wait()
+        return self._checked(Run(recipe, folder))
+
+    @contextmanager
+    def _locked(self, recipe: Recipe, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """Hold the lock of a recipe; while another process has it, show how far that one is.
+
+        The system lifts the lock of a process that dies, so there are no stale ones.
+        """
+        lock = FileLock(self.root / f"{recipe.key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._wait_for(lock, recipe, should_stop)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _wait_for(self, lock: FileLock, recipe: Recipe, should_stop: Callable[[], bool]) -> None:
+        with progress(title=f"waiting for {recipe.key}", total=recipe.epochs, unit="epoch") as bar:
+            while not lock.is_locked:
+                try:
+                    lock.acquire(timeout=1)
+                except Timeout:
+                    bar.update(self.finished_epochs(recipe) - bar.n)
+                    if should_stop():
+                        raise loop.Stopped(f"Stopped while another process trains {recipe.key}.") from None
+
+    def _checked(self, run: Run) -> Run:
+        """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""
+        try:
+            here = self._data_of(run.recipe)
+        except DataError:
+            return run  # a finished run can be looked at where its data are not
+        made_from = run.info()["data"]
+        if here != made_from:
+            changed = ", ".join(split for split in here if here[split] != made_from.get(split))
+            raise DataError(
+                f"Run {run.recipe.key} was made from other {run.recipe.dataset} data than are here now ({changed}). "
+                "Give the data root it was made from, or keep other runs in another store (WSOLKIT_RUNS)."
+            )
+        return run
+
+    def _data_of(self, recipe: Recipe) -> dict[str, str]:
+        """Fingerprints of a recipe's data, read once a store: many recipes share a data set."""
+        data = recipe.dataset, json.dumps(recipe.dataset_options)
+        if data not in self._fingerprints:
+            self._fingerprints[data] = self.machine.fingerprints(recipe)
+        return self._fingerprints[data]
+
+    def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
+        """The finished runs of several recipes, in their order; those that are missing are trained first.
+
+        Args:
+            recipes: what is wanted; the same recipe may stand there twice.
+            jobs: runs trained at once, each in a process of its own.
+
+        Raises:
+            WsolkitError: from the first run that fails. Runs that were finished by then stay, and the others go on
+                from their last epoch at the next call.
+        """
+        missing = self.missing(recipes)
+        if jobs > 1 and len(missing) > 1:
+            self._train_in_processes(missing, jobs)
+        else:
+            for recipe in progress(missing, "runs", unit="run") if missing else ():
+                self.get(recipe)
+        return [self.get(recipe) for recipe in recipes]
+
+    def missing(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Recipes without a finished run, each once, and before each what it is pretrained by."""
+        found: dict[Recipe, None] = {}
+        for recipe in recipes:
+            if recipe not in found and not self.find(recipe):
+                before = recipe.pretrained
+                found |= dict.fromkeys([*(self.missing([before]) if isinstance(before, Recipe) else []), recipe])
+        return list(found)
+
+    def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
+        stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe), self.machine.precision)
+        stages.take(folder)
+        start, done_before = time.monotonic(), self.finished_epochs(recipe)
+        model = loop.train(recipe, folder, self.machine, initial, should_stop, stages.leave_from(folder), self.engine)
+        seconds, epochs = time.monotonic() - start, recipe.epochs - done_before
+        test = self.machine.open(recipe, "test")
+        device = self.engine.device
+        with loop.cpu_threads(recipe.cpu_threads):
+            report = evaluate(
+                model,
+                test,
+                recipe.threshold_step,
+                device,
+                map_kinds=tuple(MAP_KINDS),
+                # On a CPU the other cores train other runs.
+                threads=recipe.cpu_threads if device.type == "cpu" else cores(),
+            )
+        for part in REPORT:
+            with atomic_file(folder / f"test-{part}.csv") as partial:
+                getattr(report, part).to_csv(partial, index=False)
+        info = provenance.of(self.machine) | {
+            "recipe": recipe.key,
+            "processes": self.engine.world,
+            "data": self._data_of(recipe),
+            "code": provenance.code(recipe),
+            "seconds": round(seconds, 1),
+            "epochs_trained": epochs,
+            # With the judging of epochs on train-fullsup.
+            "images_per_second": round(epochs * len(self.machine.source(recipe, "train-weaksup")) / seconds, 1),
+        }
+        with atomic_file(folder / DONE) as partial:
+            partial.write_text(json.dumps(info, indent=2))
+
+    def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
+        total = sum(recipe.epochs for recipe in recipes)
+        with (
+            worker_pool(min(jobs, len(recipes)), silence) as (pool, wanted),
+            progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
+        ):
+            for ended, _ in run_tasks(pool, [training_task(each, self, wanted) for each in recipes], jobs):
+                bar.update(sum(map(self.finished_epochs, recipes)) - bar.n)
+                for each in ended:
+                    if each.error:
+                        raise each.error
+
+
+def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
+    """The task of training a recipe; ``wanted`` is the folder of its `wsolkit.system.processes.worker_pool`."""
+    before = frozenset([recipe.pretrained] if isinstance(recipe.pretrained, Recipe) else [])
+    slots = recipe.cpu_threads if store.machine.torch_device().type == "cpu" else 1
+    return Task(recipe, _work, (store.root, store.machine, recipe.to_json(), wanted), before, slots)
+
+
+def silence() -> None:
+    """Hide the bars of a worker process; its progress is read from the store."""
+    os.environ[WATCH_VARIABLE] = os.devnull
+
+
+def _work(root: Path, machine: Machine, recipe: str, wanted: Path) -> None:
+    RunStore(root, machine).get(Recipe.from_json(recipe), should_stop=lambda: not wanted.exists())
