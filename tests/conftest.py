@@ -12,7 +12,7 @@ from wsolkit import cli
 from wsolkit.study.study import Study
 from wsolkit.system.writing import writable_folder
 from wsolkit.training import profiles
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe, make_recipe
 from wsolkit.training.run_store import RunStore
 

@@ -62,7 +62,7 @@ def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list
     data = machine.open(recipe, "train-weaksup")
     model = models.build(recipe.backbone, len(data.classes), 0).train().double()
     optimizer, alone = loop.make_optimizer(recipe, model), Engine(torch.device("cpu"))
-    stepper = Stepper(model, methods.configured_step(recipe.method, recipe.method_options))
+    stepper = Stepper(model, recipe.components.method.step)
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
     for images, labels in training_batches(data, 8, 32, order, "cpu"):
@@ -103,7 +103,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     together = RunStore(tmp_path / "together", store.machine).find(recipe)
     assert together.info()["processes"] == 2
     assert alone.info()["processes"] == 1
-    ours, theirs = (checkpoints.load(run.folder / loop.LAST)[0] for run in (together, alone))
+    ours, theirs = (checkpoints.load(run.folder / checkpoints.LAST)[0] for run in (together, alone))
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert torch.allclose(ours[name], tensor, rtol=0, atol=1e-5), name
@@ -118,7 +118,7 @@ def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
     run = RunStore(tmp_path / "mixed", mixed).get(tiny)
     full = RunStore(tmp_path / "full", machine).get(tiny)
     assert run.info()["precision"] == precision
-    weights = checkpoints.load(run.folder / loop.BEST)[0]
+    weights = checkpoints.load(run.folder / checkpoints.BEST)[0]
     assert {tensor.dtype for name, tensor in weights.items() if "num_batches" not in name} == {torch.float32}
     close = run.history()["loss_total"] - full.history()["loss_total"]
     assert 0 < close.abs().max() < 0.1  # other numbers, the same training
@@ -142,23 +142,23 @@ def test_a_recipe_does_not_know_how_it_is_trained(tiny):
     assert {"precision", "parts", "processes"}.isdisjoint(json.loads(tiny.to_json()))
 
 
-def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine, monkeypatch):
+def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine):
     recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
-    take, calls = methods.step("bridging"), []
+    bridging = methods.find("bridging")
+    calls = []
 
-    def broken(model, images, labels, options, warm, draw):
-        outcome = take(model, images, labels, options, warm, draw)
+    def broken(model, images, labels, warm, draw):
+        outcome = bridging.step(model, images, labels, warm, draw)
         calls.append(len(images))
         if len(calls) == 2:
             term = outcome.terms["sim"]
             outcome.terms["sim"] = term._replace(value=term.value * float("nan"))
         return outcome
 
-    monkeypatch.setattr(methods, "step", lambda name: broken)
     data = machine.open(recipe, "train-weaksup")
     model = models.build("vgg16", len(data.classes), 0).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    stepper = Stepper(model, methods.configured_step("bridging", {}))
+    stepper = Stepper(model, broken)
     images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     batch = Batch.whole(images, labels, epoch_generator(0, 1, METHOD))
     optimizer = loop.make_optimizer(recipe, model)
@@ -184,7 +184,7 @@ def test_more_processes_than_images_in_a_batch_are_refused(tiny, machine, tmp_pa
 )
 def test_a_method_that_gives_something_else_is_told_so(gives, said):
     model = models.build("mini_vgg", 3)
-    take = methods.configured_step("cam", {})
+    take = methods.find("cam").step
     stepper = Stepper(model, lambda *given: gives(take(*given)))
     with pytest.raises(TrainingError, match=said):
         stepper(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), False, lambda shape: torch.rand(shape))

@@ -12,7 +12,7 @@ from tests.conftest import tiny_recipe
 from wsolkit import datasets, methods, models
 from wsolkit.errors import DataError
 from wsolkit.system import registry
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RunStore
 
@@ -49,7 +49,7 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
     code, _, errors = wsolkit("recipe", "--set", "method=smoothing", "--set", 'method_options={"smooth": 1}')
     assert code == 2
     assert errors.startswith("Error: Options of method 'smoothing': unknown name 'smooth' (did you mean 'smoothing'?)")
-    assert errors.endswith("It knows: smoothing.\n")
+    assert errors.endswith("It takes: smoothing.\n")
     run = store.get(tiny_recipe(method="smoothing", method_options={"smoothing": 0.5}))
     assert run.history()["loss_ce"].iloc[-1] > store.get(tiny_recipe(method="cam")).history()["loss_ce"].iloc[-1]
 

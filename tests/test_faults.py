@@ -18,7 +18,8 @@ from tests.conftest import tiny_recipe, wait_until
 from wsolkit import methods
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.system.writing import atomic_file
-from wsolkit.training import loop, run_store, warm_stages
+from wsolkit.training import checkpoints, loop, run_store, warm_stages
+from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import RunStore
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -40,7 +41,7 @@ def begin(store: RunStore, *recipes) -> multiprocessing.Process:
 
 def files(folder: Path) -> dict[str, bytes]:
     """What the recipe decides, to the last bit."""
-    names = (loop.BEST, loop.LAST, loop.PREVIOUS, loop.HISTORY)
+    names = (checkpoints.BEST, checkpoints.LAST, checkpoints.PREVIOUS, checkpoints.HISTORY)
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -111,14 +112,14 @@ def interrupted(store, recipe, after: int) -> Path:
 def test_of_a_damaged_checkpoint_the_older_one_is_used(store, tmp_path, caplog, damage):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    content = bytearray((folder / loop.LAST).read_bytes())
+    content = bytearray((folder / checkpoints.LAST).read_bytes())
     if damage == "altered":
         content[-1000] ^= 1  # a single bit of a weight
     kept = {"cut short": content[:-100], "altered": content, "emptied": b""}[damage]
-    (folder / loop.LAST).write_bytes(kept)
+    (folder / checkpoints.LAST).write_bytes(kept)
     with caplog.at_level(logging.WARNING):
         resumed = store.get(recipe)
-    assert str(folder / loop.LAST) in caplog.text
+    assert str(folder / checkpoints.LAST) in caplog.text
     assert "Going on from the epoch before" in caplog.text
     whole = RunStore(tmp_path / "whole", store.machine).get(recipe)
     assert files(resumed.folder) == files(whole.folder)
@@ -127,21 +128,21 @@ def test_of_a_damaged_checkpoint_the_older_one_is_used(store, tmp_path, caplog, 
 def test_two_damaged_checkpoints_are_an_error_and_stay(store):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    for name in (loop.LAST, loop.PREVIOUS):
+    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
         (folder / name).write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=loop.PREVIOUS):
+    with pytest.raises(CheckpointError, match=checkpoints.PREVIOUS):
         store.get(recipe)
-    assert (folder / loop.LAST).read_bytes() == b"nothing"
+    assert (folder / checkpoints.LAST).read_bytes() == b"nothing"
 
 
 def test_a_kill_between_two_renames_loses_one_epoch_at_most(store, tmp_path):
     recipe = tiny_recipe(epochs=5)
     folder = interrupted(store, recipe, 3)
-    (folder / loop.LAST).rename(folder / loop.PREVIOUS)
+    (folder / checkpoints.LAST).rename(folder / checkpoints.PREVIOUS)
     resumed = store.get(recipe)
     assert resumed.info()["epochs_trained"] == 2
     whole = RunStore(tmp_path / "whole", store.machine).get(recipe)
-    assert (resumed.folder / loop.BEST).read_bytes() == (whole.folder / loop.BEST).read_bytes()
+    assert (resumed.folder / checkpoints.BEST).read_bytes() == (whole.folder / checkpoints.BEST).read_bytes()
 
 
 @pytest.fixture
@@ -208,21 +209,21 @@ def test_out_of_memory_names_the_batch_and_what_to_try(store, tiny, monkeypatch)
     def full(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(methods, "configured_step", lambda *given: full)
+    monkeypatch.setattr(methods.Method, "step", full)
     with pytest.raises(TrainingError, match=r"Out of memory on cpu: epoch 1, step 1, 8 images .* batch size of 4"):
         store.get(tiny)
 
 
 def test_data_that_vanish_before_the_last_evaluation(store, tiny, monkeypatch):
     """Training goes on, since its images lie in the cache; only the test split is still to be read."""
-    source = loop.Machine.source
+    source = Machine.source
 
     def gone(machine, recipe, split):
-        if split == "test" and loop.begun(store.folder(recipe)):
+        if split == "test" and checkpoints.begun(store.folder(recipe)):
             raise DataError("The folder of the images is not there any more.")
         return source(machine, recipe, split)
 
-    monkeypatch.setattr(loop.Machine, "source", gone)
+    monkeypatch.setattr(Machine, "source", gone)
     with pytest.raises(DataError, match="not there any more"):
         store.get(tiny)
     assert store.find(tiny) is None
@@ -273,7 +274,7 @@ def test_a_worker_that_dies_is_an_error_and_the_runs_go_on(store, tiny, monkeypa
 
 
 def test_an_altered_header_is_noticed(store, tiny):
-    path = store.get(tiny).folder / loop.BEST
+    path = store.get(tiny).folder / checkpoints.BEST
     content = path.read_bytes()
     assert json.dumps(tiny.key).encode()[1:-1] in content
     path.write_bytes(content.replace(tiny.key.encode(), b"0" * len(tiny.key), 1))
@@ -284,7 +285,7 @@ def test_an_altered_header_is_noticed(store, tiny):
 def test_a_damaged_warm_stage_costs_only_time(store, tiny):
     store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    path = stage / loop.BEST
+    path = stage / checkpoints.BEST
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
     path.unlink()

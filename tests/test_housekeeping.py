@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import tiny_recipe
 from wsolkit.cli import housekeeping
 from wsolkit.errors import RecipeError
-from wsolkit.training import loop, run_store, warm_stages
+from wsolkit.training import checkpoints, loop, run_store, warm_stages
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_a_whole_store_has_no_problems(store, two):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        (loop.BEST, "altered"),
-        (loop.snapshot(2), "altered"),
+        (checkpoints.BEST, "altered"),
+        (checkpoints.snapshot(2), "altered"),
         ("test-rates.csv", "report cannot be read"),
         (run_store.DONE, "report cannot be read"),
         (run_store.RECIPE, "Not a recipe"),
@@ -64,7 +64,7 @@ def test_every_damage_is_found_and_named(store, two, name, problem):
 
 def test_a_missing_checkpoint_and_a_changed_recipe_are_found(store, two):
     folder = store.folder(two[0])
-    (folder / loop.BEST).unlink()
+    (folder / checkpoints.BEST).unlink()
     text = (folder / run_store.RECIPE).read_text()
     (folder / run_store.RECIPE).write_text(re.sub('"momentum": 0.9', '"momentum": 0.8', text))
     (checked,) = housekeeping.verify(store, [folder])
@@ -79,7 +79,7 @@ def test_garbage_is_what_nothing_needs_and_runs_stay(store, two):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
     found = {each.path: each for each in housekeeping.garbage(store)}
-    resume = {store.folder(done) / name for name in (loop.LAST, loop.PREVIOUS)}
+    resume = {store.folder(done) / name for name in (checkpoints.LAST, checkpoints.PREVIOUS)}
     stages = set((store.root / warm_stages.FOLDER).iterdir())
     assert len(stages) == 2
     assert set(found) == resume | stages | {old}
@@ -114,10 +114,10 @@ def test_the_shell_lists_shows_verifies_and_asks_before_it_removes(store, two, w
     monkeypatch.setattr("typer.confirm", lambda question: False)
     code, out, _ = wsolkit("runs", "gc")
     assert (code, "removed" in out) == (0, False)
-    assert (store.folder(done) / loop.LAST).exists()
+    assert (store.folder(done) / checkpoints.LAST).exists()
     assert "removed" in wsolkit("runs", "gc", "--yes")[1]
-    assert not (store.folder(done) / loop.LAST).exists()
-    (store.folder(done) / loop.BEST).write_bytes(b"")
+    assert not (store.folder(done) / checkpoints.LAST).exists()
+    (store.folder(done) / checkpoints.BEST).write_bytes(b"")
     code, out, errors = wsolkit("runs", "verify", done.key)
     assert (code, out) == (1, "1 runs read, 1 with problems\n")
     assert "best.safetensors" in errors

@@ -17,10 +17,9 @@ def images():
 
 def take_step(images, name="bridging", warm=False, seed=3, **options):
     model = models.build("mini_vgg", 3).train()
-    parsed = methods.complete_options(name, options)
     generator = torch.Generator().manual_seed(seed)
-    outcome = methods.step(name)(
-        model, images, LABELS, parsed, warm, lambda shape: torch.rand(shape, generator=generator)
+    outcome = methods.find(name, options).step(
+        model, images, LABELS, warm, lambda shape: torch.rand(shape, generator=generator)
     )
     return model, outcome
 
@@ -133,15 +132,15 @@ def test_eil_leaves_running_statistics_to_whole_images(images):
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(RecipeError, match=message):
-        methods.complete_options("bridging", options)
+        methods.find("bridging", options)
 
 
 def test_unknown_method():
     with pytest.raises(RecipeError, match="Unknown method 'bridgin'. Did you mean 'bridging'"):
-        methods.complete_options("bridgin", {})
+        methods.find("bridgin")
 
 
 def test_options_are_frozen():
-    options = methods.complete_options("bridging", {})
+    options = methods.find("bridging").options
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.lambda_sim = 3.0

@@ -13,7 +13,7 @@ from wsolkit.decomposition import DecompositionError
 from wsolkit.errors import CheckpointError, DataError, RecipeError
 from wsolkit.own import classifiers, localization
 from wsolkit.own import pictures as picture_files
-from wsolkit.training import loop
+from wsolkit.training import checkpoints
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_class_can_be_asked_for_and_another_map(pictures, tmp_path):
 
 def test_weights_of_a_run_and_of_torchvision_are_read(store, tiny, tmp_path):
     run = store.get(tiny)
-    model = classifiers.load_classifier("mini_vgg", run.folder / loop.BEST)
+    model = classifiers.load_classifier("mini_vgg", run.folder / checkpoints.BEST)
     assert torch.equal(model.classifier.weight, run.model().classifier.weight)
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "resnet18.pth")
     assert classifiers.load_classifier("resnet18", tmp_path / "resnet18.pth").fc.out_features == 7
@@ -113,12 +113,12 @@ def test_what_is_refused_leaves_nothing_behind(pictures, tmp_path):
 def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatch):
     run = store.get(tiny)
     monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
-    for weights in (run.folder, run.folder / loop.BEST, run.recipe.key, run.recipe.key[:5]):
+    for weights in (run.folder, run.folder / checkpoints.BEST, run.recipe.key, run.recipe.key[:5]):
         opened = classifiers.open_classifier(type(tmp_path)(weights))
         assert (opened.name, opened.size) == (tiny.backbone, tiny.crop_size)
         assert torch.equal(opened.network.classifier.weight, run.model().classifier.weight)
     assert classifiers.open_classifier(run.folder, size=48).size == 48
-    (tmp_path / "alone.safetensors").write_bytes((run.folder / loop.BEST).read_bytes())
+    (tmp_path / "alone.safetensors").write_bytes((run.folder / checkpoints.BEST).read_bytes())
     with pytest.raises(CheckpointError, match=r"does not fit resnet50.*resnet50 was assumed; --model"):
         classifiers.open_classifier(tmp_path / "alone.safetensors")
     with pytest.raises(CheckpointError, match="does not exist, and no run begins so either"):

@@ -11,7 +11,7 @@ from wsolkit.batch.gallery import PAGE, title_of, write
 from wsolkit.errors import RecipeError
 from wsolkit.system.folders import notebooks_root
 from wsolkit.training import profiles
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import DONE
 

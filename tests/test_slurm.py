@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import tiny_recipe, wait_until
 from wsolkit.batch import runner
 from wsolkit.errors import TrainingError, WsolkitError
-from wsolkit.training import loop, slurm
+from wsolkit.training import checkpoints, slurm
 from wsolkit.training.run_store import RunStore
 from wsolkit.training.slurm import Resources, SlurmCluster
 
@@ -83,7 +83,7 @@ def test_a_node_dies_in_the_middle_of_a_sweep_and_every_run_ends_once(store, tmp
     for recipe in set(recipes) - {lost}:
         assert store.find(recipe).info()["epochs_trained"] == recipe.epochs
     alone = RunStore(tmp_path / "alone", store.machine).get(lost)
-    for name in (loop.LAST, loop.BEST, loop.HISTORY):
+    for name in (checkpoints.LAST, checkpoints.BEST, checkpoints.HISTORY):
         assert (alone.folder / name).read_bytes() == (store.folder(lost) / name).read_bytes()
 
 
@@ -130,7 +130,7 @@ def test_a_task_that_fails_names_its_log(store, tiny):
     with pytest.raises(TrainingError, match=r"ended, and run .* is not finished .* See (.*_0_log\.err)") as failed:
         futures[broken].result(120)
     log = str(failed.value).split("See ")[1].split(";")[0]
-    assert "not finite any more" in Path(log).read_text()
+    assert "no longer finite" in Path(log).read_text()
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def queue_of(monkeypatch):
     """A queue of given tasks, and a Slurm that takes everything."""
     alive, submitted = set(), []
 
-    def take(store, folder, recipes, resources, before):
+    def take(store, folder, recipes, parameters):
         array = 100 + len(submitted)
-        submitted.append((list(recipes), list(before)))
+        submitted.append((list(recipes), parameters["slurm_additional_parameters"].get("dependency")))
         found = {recipe: f"{array}_{number}" for number, recipe in enumerate(recipes)}
         alive.update(found.values())
         (folder / f"{array}.json").write_text(json.dumps({recipe.key: task for recipe, task in found.items()}))
@@ -156,12 +156,12 @@ def test_pretraining_goes_first_and_nothing_is_queued_twice(store, tiny, queue_o
     before = tiny.changed(method="cam", method_options={})
     recipes = [tiny.changed(seed=seed, pretrained=before) for seed in range(2)]
     tasks = slurm.submit(store, store.missing(recipes), CPU_ONLY)
-    assert submitted == [([before], []), (recipes, ["100_0"] * 2)]
+    assert submitted == [([before], None), (recipes, "afterany:100_0")]
     assert slurm.submit(store, store.missing(recipes), CPU_ONLY) == tasks
     assert len(submitted) == 2
     alive.discard(tasks[recipes[1]])
     assert slurm.submit(store, store.missing(recipes), CPU_ONLY)[recipes[1]] == "102_0"
-    assert submitted[2] == ([recipes[1]], ["100_0"])
+    assert submitted[2] == ([recipes[1]], "afterany:100_0")
 
 
 def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue_of):

@@ -2,7 +2,7 @@ import pytest
 
 from wsolkit.errors import RecipeError, TrainingError
 from wsolkit.training import loop
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.tracking import tracked
 
 

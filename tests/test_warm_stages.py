@@ -1,7 +1,7 @@
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit.training import loop, run_store, warm_stages
+from wsolkit.training import checkpoints, run_store, warm_stages
 from wsolkit.training.recipes import make_recipe
 from wsolkit.training.run_store import RunStore
 
@@ -58,32 +58,32 @@ def test_a_stage_of_other_data_or_precision_is_not_taken(store, tiny):
     data = store.get(tiny).info()["data"]
     (store.root / "new").mkdir()
     for stages in ({"train-weaksup": "something else"}, "float32"), (data, "bf16"):
-        assert not warm_stages.WarmStages(store.root, tiny, *stages).take(store.root / "new")
-    assert warm_stages.WarmStages(store.root, tiny, data).take(store.root / "new")
+        assert not warm_stages.WarmStages(store.root, tiny, *stages).begin(store.root / "new")
+    assert warm_stages.WarmStages(store.root, tiny, data).begin(store.root / "new")
 
 
 def test_a_damaged_stage_is_left_alone(store, tiny, tmp_path):
     store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    content = (stage / loop.LAST).read_bytes()
-    (stage / loop.LAST).unlink()
-    (stage / loop.LAST).write_bytes(content[:-50])
+    content = (stage / checkpoints.LAST).read_bytes()
+    (stage / checkpoints.LAST).unlink()
+    (stage / checkpoints.LAST).write_bytes(content[:-50])
     again = store.get(tiny.changed(method_options={"lambda_sim": 2.0}))
     assert again.info()["epochs_trained"] == 3
-    assert (stage / loop.LAST).read_bytes() == content[:-50]
+    assert (stage / checkpoints.LAST).read_bytes() == content[:-50]
 
 
 def test_a_stage_keeps_its_state_while_the_run_goes_on(store, tiny):
     run = store.get(tiny)
     (stage,) = (store.root / warm_stages.FOLDER).iterdir()
-    assert len((stage / loop.HISTORY).read_text().splitlines()) == 1 + tiny.warm_epochs
+    assert len((stage / checkpoints.HISTORY).read_text().splitlines()) == 1 + tiny.warm_epochs
     assert len(run.history()) == tiny.epochs
 
 
 def test_a_run_that_has_begun_does_not_begin_again(store, tiny):
     store.get(tiny)
     data = store.machine.fingerprints(tiny)
-    assert not warm_stages.WarmStages(store.root, tiny, data).take(store.folder(tiny))
+    assert not warm_stages.WarmStages(store.root, tiny, data).begin(store.folder(tiny))
 
 
 def test_runs_without_a_warm_stage_leave_none(store):

@@ -1,11 +1,11 @@
-"""The one exception family of the kit, for everything a user can put right."""
+"""Exceptions of the kit, for everything that a user can put right."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class WsolkitError(Exception):
-    """Something the user can put right: the message says what was received, what was expected, what to do."""
+    """Something the user can put right: the message says what was received, what was expected, what to do next."""
 
 
 class RecipeError(WsolkitError):
@@ -25,7 +25,7 @@ class TrainingError(WsolkitError):
 
 
 class NotInProfileError(RecipeError):
-    """An experiment whose data set or backbone has no stand-in in the chosen profile, though another profile has."""
+    """An experiment whose data set or backbone has no stand-in in the chosen profile, but in another."""
 
 
 FEW = 24

@@ -51,7 +51,7 @@ class Trainer:
         self.model = models.build(backbone, 10).to(memory_format=layout).train()
         groups = self.model.parameter_groups(1e-3, 1e-3)
         self.optimizer = SGD(groups, momentum=0.9, weight_decay=5e-4, fused=options.get("fused") or None)
-        step = methods.configured_step(method, {})
+        step = methods.find(method).step
         self.stepper = Stepper(self.model, torch.compile(step) if options.get("compiled") else step)
         self.batch = images.contiguous(memory_format=layout), labels
         self.generator = torch.Generator().manual_seed(0)

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsolkit import datasets, methods, models
+from wsolkit import datasets, models
 from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, WsolDataset
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import progress
 from wsolkit.training.engine import Batch, Engine, Stepper, optimise
 from wsolkit.training.evaluation import MAP_KINDS, evaluate
 from wsolkit.training.loading import METHOD, epoch_generator, training_batches
-from wsolkit.training.loop import Machine, make_optimizer, require_selectable
+from wsolkit.training.loop import check_selectable, initial_model, make_optimizer
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 
 
@@ -135,17 +136,20 @@ def _has_content(path: Path) -> bool:
 
 
 def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
-    model = models.build(recipe.backbone, len(train.classes)).train()
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+    model = initial_model(recipe.changed(pretrained=None), len(train.classes), device).train()
     order = epoch_generator(recipe.seed, 1)
     images, labels = next(training_batches(train, len(train), recipe.crop_size, order, device))
     optimizer = make_optimizer(recipe, model)
     randomness = epoch_generator(recipe.seed, 1, METHOD)
-    step = methods.configured_step(recipe.method, recipe.method_options)
-    taken = optimise(Engine(device), Stepper(model, step), optimizer, Batch.whole(images, labels, randomness))
+    taken = optimise(
+        Engine(device),
+        Stepper(model, recipe.components.method.step),
+        optimizer,
+        Batch.whole(images, labels, randomness),
+    )
     if taken.broken:
         raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
-    require_selectable(recipe, test)
+    check_selectable(recipe, test)
     evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
 
 

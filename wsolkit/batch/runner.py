@@ -19,7 +19,7 @@ from wsolkit.system.processes import Ended, Task, cores, environment, run_tasks,
 from wsolkit.system.progress import WATCH_VARIABLE, last_line, progress
 from wsolkit.system.writing import writable_folder
 from wsolkit.training.engine import Precision
-from wsolkit.training.loop import Machine, require
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RunStore, Submitted, silence, training_task
 
@@ -165,7 +165,7 @@ def _require(recipes: Iterable[Recipe], machine: Machine) -> None:
     needed = {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}
     for recipe in needed.values():
         try:
-            require(recipe, machine)
+            machine.require(recipe)
             machine.source(recipe, "test")
         except WsolkitError as error:
             failures.append(error)

@@ -136,7 +136,7 @@ def _notebooks() -> list[Path]:
 
 def _runs() -> Finding:
     from wsolkit.cli import housekeeping
-    from wsolkit.training.loop import Machine
+    from wsolkit.training.machine import Machine
     from wsolkit.training.run_store import RunStore
 
     table = housekeeping.listing(RunStore(folders.runs_root(), Machine()))

@@ -103,7 +103,7 @@ def plan(
     from wsolkit.batch import notebooks, planning
     from wsolkit.study.study import default_jobs
     from wsolkit.system import folders
-    from wsolkit.training.loop import Machine
+    from wsolkit.training.machine import Machine
     from wsolkit.training.run_store import RunStore
 
     wanted = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
@@ -132,7 +132,7 @@ def rehearse(
     Example: wsolkit rehearse --profile paper
     """
     from wsolkit.batch import notebooks, planning, rehearsal
-    from wsolkit.training.loop import Machine
+    from wsolkit.training.machine import Machine
 
     recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
     failed = 0
@@ -198,7 +198,7 @@ def train(
     Several GPUs: torchrun --nproc-per-node 4 -m wsolkit train recipe.json --precision bf16
     """
     from wsolkit.system import folders
-    from wsolkit.training.loop import Machine
+    from wsolkit.training.machine import Machine
     from wsolkit.training.recipes import Recipe
     from wsolkit.training.run_store import RunStore
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from wsolkit.errors import RecipeError, WsolkitError
 from wsolkit.system.writing import PARTIAL
-from wsolkit.training import checkpoints, loop, warm_stages
+from wsolkit.training import checkpoints, warm_stages
 from wsolkit.training.recipes import PRETRAINING, Recipe
 from wsolkit.training.run_store import DONE, RECIPE, Run, RunStore
 
@@ -241,7 +241,7 @@ def _problems(store: RunStore, folder: Path) -> Iterator[str]:
     if recipe.key != folder.name:
         yield f"{folder / RECIPE} has the key {recipe.key}: another version of the kit wrote it, or it was altered"
     done = (folder / DONE).exists()
-    needed = [loop.BEST, *map(loop.snapshot, recipe.snapshot_epochs)] if done else []
+    needed = [checkpoints.BEST, *map(checkpoints.snapshot, recipe.snapshot_epochs)] if done else []
     for name in needed:
         if not (folder / name).exists():
             yield f"{folder / name} is missing"
@@ -261,7 +261,7 @@ def _problems(store: RunStore, folder: Path) -> Iterator[str]:
 def garbage(store: RunStore) -> list[Garbage]:
     """What could go without any run being trained again; folders of runs always stay."""
     finished = [folder for folder in folders(store) if (folder / DONE).exists()]
-    resume = [folder / name for folder in finished for name in (loop.LAST, loop.PREVIOUS)]
+    resume = [folder / name for folder in finished for name in (checkpoints.LAST, checkpoints.PREVIOUS)]
     partial = [*store.root.glob(f"*/.*{PARTIAL}"), *store.root.glob(f"{warm_stages.FOLDER}/.*")]
     latest = time.time() - ABANDONED
     found = {

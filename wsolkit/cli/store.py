@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whet
 
 def _store() -> "RunStore":
     from wsolkit.system import folders
-    from wsolkit.training.loop import Machine
+    from wsolkit.training.machine import Machine
     from wsolkit.training.run_store import RunStore
 
     return RunStore(folders.runs_root(), Machine())

@@ -7,7 +7,9 @@ with ``PUBLISHED``, ``PUBLISHED_CLASSES`` and ``PUBLISHED_MASKS`` how large it i
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from wsolkit.datasets._base import SPLITS, Sample, WsolDataset, scale_boxes
@@ -50,6 +52,28 @@ __all__ = [
 def names() -> tuple[str, ...]:
     """Names of the data sets."""
     return registry.names(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by name, with its options."""
+
+    name: str
+    module: ModuleType
+    options: Any
+
+    def open(self, split: str, size: int, data_root: str | Path | None = None) -> WsolDataset:
+        """Open one split; see `open_dataset`."""
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        return self.module.open_split(
+            split, size, self.options, None if data_root is None else Path(data_root).expanduser()
+        )
+
+
+def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
+    """A data set by name, missing options filled in."""
+    return Source(name, registry.load(__name__, "dataset", name), complete_options(name, options or {}))
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> Any:

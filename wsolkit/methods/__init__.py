@@ -1,30 +1,54 @@
 """WSOL methods: one file each, saying what a training step computes.
 
-A method module has a frozen dataclass ``Options`` and a function
-``step(model, images, labels, options, warm, draw) -> Step``. Adding one is adding its file here. If its warm stage
-does not depend on all options, ``warm_stage(options) -> (method, options)`` names what computes the same; where the
-paper names it by its loss terms, ``loss_terms(options) -> (name, ...)`` gives them.
+A method's file has a frozen dataclass ``Options`` and a function
+``step(model, images, labels, options, warm, draw) -> Step``. To add a method, add its file here. Two more functions are
+optional: ``warm_stage(options) -> (method, options)`` names the method that computes the same until alignment begins,
+and ``loss_terms(options) -> (name, ...)`` gives the names by which the paper's tables call it.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 from wsolkit.methods._base import Draw, Step, Term
+from wsolkit.models import GapClassifier
 from wsolkit.system import registry
 
-__all__ = [
-    "Draw",
-    "Step",
-    "Term",
-    "complete_options",
-    "configured_step",
-    "join_terms",
-    "label",
-    "names",
-    "step",
-    "warm_stage",
-]
+__all__ = ["Draw", "Method", "Step", "Term", "find", "join_terms", "names"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its options set.
+
+    Attributes:
+        name: its file's name.
+        module: its file.
+        options: its ``Options``, complete.
+    """
+
+    name: str
+    module: ModuleType
+    options: Any
+
+    def step(self, model: GapClassifier, images: Tensor, labels: Tensor, warm: bool, draw: Draw) -> Step:
+        """The loss terms of one batch; see the method's own ``step``."""
+        return self.module.step(model, images, labels, self.options, warm, draw)
+
+    def warm_stage(self) -> tuple[str, dict[str, Any]]:
+        """Name and options of the method whose warm stage is the same (paper, Eq. 11), so that both can share it."""
+        alike = getattr(self.module, "warm_stage", lambda options: (self.name, options))
+        name, options = alike(self.options)
+        return name, dataclasses.asdict(options)
+
+    @property
+    def label(self) -> str:
+        """The method in the paper's words, e.g. ``drop + sim``; its name if it does not give its loss terms."""
+        return join_terms(self.module.loss_terms(self.options)) if hasattr(self.module, "loss_terms") else self.name
 
 
 def names() -> tuple[str, ...]:
@@ -32,56 +56,16 @@ def names() -> tuple[str, ...]:
     return registry.names(__name__)
 
 
-def complete_options(name: str, options: Mapping[str, Any]) -> Any:
-    """A method's ``Options`` with every default filled in.
+def find(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """A method by name, missing options filled in with their defaults.
 
     Raises:
-        RecipeError: for an unknown method, or an option that it does not take.
+        RecipeError: if the method is unknown, or does not take one of the options.
     """
     module = registry.load(__name__, "method", name)
-    return registry.parse_options(module.Options, options, f"method {name!r}")
-
-
-def configured_step(name: str, options: Mapping[str, Any]) -> Callable[..., Step]:
-    """The training step of a method with its options set: ``step(model, images, labels, warm, draw)``.
-
-    Raises:
-        RecipeError: for an unknown method, or an option that it does not take.
-    """
-    take, complete = step(name), complete_options(name, options)
-    return lambda model, images, labels, warm, draw: take(model, images, labels, complete, warm, draw)
-
-
-def step(name: str) -> Callable[..., Step]:
-    """The training step of a method.
-
-    Raises:
-        RecipeError: for an unknown method.
-    """
-    return registry.load(__name__, "method", name).step
-
-
-def warm_stage(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The method and options whose warm stage is the same (paper, Eq. 11); recipes with the same can share it.
-
-    Raises:
-        RecipeError: for an unknown method, or an option that it does not take.
-    """
-    module, complete = registry.load(__name__, "method", name), complete_options(name, options)
-    same, left = module.warm_stage(complete) if hasattr(module, "warm_stage") else (name, complete)
-    return same, dataclasses.asdict(left)
-
-
-def label(name: str, options: Mapping[str, Any]) -> str:
-    """A method in the paper's words, e.g. ``drop + sim``; the name of one that does not say its loss terms.
-
-    Raises:
-        RecipeError: for an unknown method, or an option that it does not take.
-    """
-    module, complete = registry.load(__name__, "method", name), complete_options(name, options)
-    return join_terms(module.loss_terms(complete)) if hasattr(module, "loss_terms") else name
+    return Method(name, module, registry.parse_options(module.Options, options or {}, f"method {name!r}"))
 
 
 def join_terms(terms: Iterable[str]) -> str:
-    """Loss terms beside the cross-entropy as the paper's rows name them; without any the method is vanilla."""
+    """Loss terms beside the cross-entropy, written as in the paper's rows; without any, the method is vanilla."""
     return " + ".join(terms) or "vanilla"

@@ -1,7 +1,10 @@
 """Backbones: one file each, all giving a :class:`GapClassifier`.
 
-A backbone module has a function ``build(num_classes) -> GapClassifier``. Adding one is adding its file here.
+A backbone's file has a function ``build(num_classes) -> GapClassifier``. To add a backbone, add its file here.
 """
+
+from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
@@ -10,15 +13,31 @@ from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights
 from wsolkit.system import registry
 
 __all__ = [
+    "Backbone",
     "GapClassifier",
     "Output",
     "build",
+    "find",
     "frozen_statistics",
     "imagenet_weights_file",
     "load_imagenet_weights",
     "names",
     "read_state_dict",
 ]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone that is not built yet: its name and its file."""
+
+    name: str
+    module: ModuleType
+
+    def build(self, num_classes: int, seed: int = 0) -> GapClassifier:
+        """The network with random weights; see `wsolkit.models.build`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.module.build(num_classes)
 
 
 def names() -> tuple[str, ...]:
@@ -35,9 +54,15 @@ def build(name: str, num_classes: int, seed: int = 0) -> GapClassifier:
         seed: of the initial weights; the global random state is left as it was.
 
     Raises:
-        RecipeError: for an unknown backbone.
+        RecipeError: if the backbone is unknown.
     """
-    module = registry.load(__name__, "backbone", name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return module.build(num_classes)
+    return find(name).build(num_classes, seed)
+
+
+def find(name: str) -> Backbone:
+    """A backbone by name.
+
+    Raises:
+        RecipeError: if it is unknown.
+    """
+    return Backbone(name, registry.load(__name__, "backbone", name))

@@ -5,8 +5,8 @@ from torchvision.models.resnet import BasicBlock
 
 from wsolkit.models._base import GapClassifier, new_classifier
 
+#: Channels of the stem and of the four layers.
 WIDTHS = (16, 32, 64, 96, 96)
-"""Channels of the stem and of the four layers."""
 
 
 class MiniResNet(GapClassifier):

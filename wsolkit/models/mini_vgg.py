@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from wsolkit.models._base import GapClassifier, new_classifier
 
 CHANNELS = (16, 32, 32, 64, 64, 96, 96, 128)
+#: Convolutions that a pooling follows; attentive dropout acts before the last of them, as in VGG16.
 POOLED_AFTER = (0, 2, 4)
-"""Convolutions that a pooling follows; attentive dropout acts before the last of them, as in VGG16."""
 
 
 class MiniVgg(GapClassifier):

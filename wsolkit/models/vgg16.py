@@ -8,8 +8,8 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from wsolkit.models._base import GapClassifier, new_classifier
 
+#: Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it.
 LAST_POOLING = 23
-"""Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it."""
 
 
 class Vgg16(GapClassifier):

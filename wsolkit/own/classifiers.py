@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wsolkit import models
 from wsolkit.errors import CheckpointError, unknown
 from wsolkit.system import folders
-from wsolkit.training.loop import BEST
+from wsolkit.training.checkpoints import BEST
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RECIPE
 

@@ -14,6 +14,9 @@ from wsolkit.errors import unknown
 
 SOURCES = ("paper", "released", "authors")
 
+#: OpenImages30k has no hyperparameters of its own: the paper uses those of ImageNet-1K (Appendix C.5).
+SAME_AS = {"OpenImages": "ImageNet-1K"}
+
 
 def table(number: str) -> pd.DataFrame:
     """A table of the paper in long form.
@@ -46,7 +49,7 @@ def hyperparameters(
     """Published hyperparameters by the names that recipes and methods use.
 
     Args:
-        dataset: ``"CUB"`` or ``"ImageNet-1K"``.
+        dataset: ``"CUB"``, ``"ImageNet-1K"`` or ``"OpenImages"``.
         backbone: ``"VGG16"`` or ``"ResNet50"``.
         source: which source wins where several give a value: ``"paper"``, ``"released"`` or ``"authors"``.
 
@@ -57,10 +60,10 @@ def hyperparameters(
         raise unknown("hyperparameter source", source, SOURCES)
     rows = pd.read_csv(files(__name__) / "hyperparameters.csv", dtype=str)
     pairs = rows["dataset"] + " with " + rows["backbone"]
-    wanted = f"{dataset} with {backbone}"
+    wanted = f"{SAME_AS.get(dataset, dataset)} with {backbone}"
     if wanted not in set(pairs):
         raise unknown("published experiment", wanted, set(pairs))
-    rank = {source: len(SOURCES)} | {name: -place for place, name in enumerate(SOURCES) if name != source}
+    rank = {source: len(SOURCES)} | {name: -number for number, name in enumerate(SOURCES) if name != source}
     ordered = rows[pairs == wanted].sort_values("source", key=lambda column: column.map(rank), kind="stable")
     return {name: _value(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}
 

@@ -19,7 +19,8 @@ from wsolkit.errors import RecipeError
 from wsolkit.system import folders
 from wsolkit.system.processes import cores
 from wsolkit.system.writing import atomic_file, writable_folder
-from wsolkit.training import loop, profiles, provenance
+from wsolkit.training import profiles, provenance
+from wsolkit.training.machine import Machine
 from wsolkit.training.profiles import Profile
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import Run, RunStore
@@ -259,7 +260,7 @@ def open_study(
     numbers = tuple(chosen.seeds if seeds is None else seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise RecipeError(f"seeds = {list(numbers)}: expected at least one, and no two alike.")
-    machine = loop.Machine(
+    machine = Machine(
         data_root=None if data_root is None else Path(data_root).expanduser().resolve(),
         device=device,
         cache=folders.cache_or_off(),

@@ -11,7 +11,7 @@ from pandas.io.formats.style import Styler
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS
 from wsolkit.study.statistics import Effect, paired_effect
 from wsolkit.training.evaluation import Evaluation, centred_margin, fixed_box_ious
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import Run
 

@@ -1,11 +1,11 @@
-"""Where things are: the only place that knows. Every folder can be moved by an environment variable."""
+"""Where everything is kept. An environment variable moves each folder."""
 
 import os
 from pathlib import Path
 from typing import Literal
 
+#: The folder of the package.
 PACKAGE = Path(__file__).resolve().parent.parent
-"""The folder of the package."""
 
 
 def clone() -> Path | None:
@@ -39,7 +39,7 @@ def cache_root() -> Path:
 
 
 def cache_or_off() -> Path | Literal["off"]:
-    """The cache's folder, or ``"off"`` where ``$WSOLKIT_CACHE`` says that images are to be decoded every time."""
+    """The cache's folder, or ``"off"`` if ``$WSOLKIT_CACHE`` says so: images are then decoded each time."""
     return "off" if os.environ.get("WSOLKIT_CACHE") == "off" else cache_root()
 
 

@@ -1,4 +1,4 @@
-"""Progress bars: in a notebook, in a terminal, or written to a file that the batch watches."""
+"""Progress bars: in a notebook, in a terminal, or in a file that the batch watches."""
 
 import logging
 import os
@@ -13,8 +13,8 @@ from tqdm import tqdm as plain_bar
 from tqdm.asyncio import tqdm as terminal_bar
 from tqdm.auto import tqdm
 
+#: Environment variable that names a file to write bars to instead of showing them.
 WATCH_VARIABLE = "WSOLKIT_PROGRESS_FILE"
-"""Environment variable that names a file to write bars to instead of showing them."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -40,7 +40,7 @@ def progress(items: Iterable | None = None, title: str = "", total: int | None =
 
 
 def log_lines(level: int = logging.INFO) -> None:
-    """Write what the package logs to stderr, a line each with its time: what a log file gets in the place of bars."""
+    """Write what the package logs to stderr, a line each with its time: for log files, which cannot show bars."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("wsolkit").setLevel(level)
 

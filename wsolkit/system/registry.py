@@ -1,4 +1,4 @@
-"""Folders as registries: a data set, backbone or method is one file, and its file name is its name."""
+"""Folders as registries: a data set, backbone or method is one file, and the file's name is its name."""
 
 import dataclasses
 import hashlib
@@ -15,67 +15,63 @@ from pydantic import TypeAdapter, ValidationError
 
 from wsolkit.errors import RecipeError, nearest, unknown
 
+#: By kind, what every plug-in defines.
+REQUIRED = {"method": ("Options", "step"), "dataset": ("Options", "open_split"), "backbone": ("build",)}
+
+#: Characters of a rejected value that an error shows.
+SHOWN = 80
+
 
 @cache
 def names(package: str) -> tuple[str, ...]:
-    """Names of the plugins in a package: its modules without a leading underscore, sorted."""
+    """Names of the plug-ins in a package: its modules without a leading underscore, sorted."""
     folder = import_module(package).__path__
     return tuple(sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_")))
 
 
-NEEDED = {"method": ("Options", "step"), "dataset": ("Options", "open_split"), "backbone": ("build",)}
-"""By kind, what every plugin defines."""
-
-
 def load(package: str, kind: str, name: str) -> ModuleType:
-    """Import the plugin ``name``.
+    """Import the plug-in ``name``.
 
     Args:
         package: dotted name of the folder, e.g. ``"wsolkit.methods"``.
-        kind: what a plugin of this folder is, for the error message.
-        name: the plugin's file name without ``.py``.
+        kind: what a plug-in of this folder is, e.g. ``"method"``.
+        name: the plug-in's file name without ``.py``.
 
     Raises:
-        RecipeError: if the folder has no such file; the message lists those it has. Or if the file does
-            not define what it should.
+        RecipeError: if the folder has no such file (the message lists those it has), or the file lacks something that
+            every plug-in defines.
     """
     if name not in names(package):
         raise unknown(kind, name, names(package))
     module = import_module(f"{package}.{name}")
-    lacking = [needed for needed in NEEDED.get(kind, ()) if not hasattr(module, needed)]
+    lacking = [required for required in REQUIRED[kind] if not hasattr(module, required)]
     if lacking:
         raise RecipeError(f"{module.__file__} lacks {' and '.join(lacking)}; docs/extending.md shows a whole {kind}.")
     return module
 
 
-def file_hash(package: str, kind: str, name: str) -> str:
-    """A short hash of a plugin's file, to see whether it has changed; arguments as for `load`."""
-    source = load(package, kind, name).__file__ or ""
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]
+def file_hash(module: ModuleType) -> str:
+    """A short hash of a plug-in's file, which shows whether it has changed."""
+    return hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()[:12]
 
 
 def parse_options(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
-    """Build a plugin's frozen ``Options`` from plain values.
+    """Build a plug-in's frozen ``Options`` from plain values.
 
     Args:
         options_type: a pydantic dataclass that forbids unknown keys.
-        values: names and plain values, as they stand in a recipe's JSON.
-        owner: who takes the options, for the error message (``"method 'alignment'"``).
+        values: names and plain values, as in a recipe's JSON.
+        owner: whose options they are, for the error message (``"method 'bridging'"``).
 
     Raises:
-        RecipeError: for an unknown name, a wrong type or a value out of range, naming each.
+        RecipeError: naming each option that is unknown, of the wrong type or out of range.
     """
     try:
         return TypeAdapter(options_type).validate_json(json.dumps(dict(values)))
     except ValidationError as error:
         known = sorted(field.name for field in dataclasses.fields(options_type))
-        said = explain(error, known)
-        knows = f"It knows: {', '.join(known)}." if known else "It has no options."
-        raise RecipeError(f"Options of {owner}: {said}. {knows}") from None
-
-
-SHOWN = 80
-"""Characters of a rejected value that an error shows."""
+        takes = f"It takes: {', '.join(known)}." if known else "It has no options."
+        raise RecipeError(f"Options of {owner}: {explain(error, known)}. {takes}") from None
 
 
 def explain(error: ValidationError, known: Sequence[str] = ()) -> str:
@@ -83,16 +79,16 @@ def explain(error: ValidationError, known: Sequence[str] = ()) -> str:
 
     Args:
         error: from pydantic.
-        known: the fields that there are, to suggest the nearest for an unknown one.
+        known: all valid field names, to suggest the nearest one for an unknown name.
     """
     items = error.errors()
-    # Of a value that may also be a fixed word: an object was not meant to be that word.
+    # A field may take either a fixed word or an object; whoever gave an object did not mean the word.
     meant = [item for item in items if item["type"] != "literal_error" or not isinstance(item["input"], dict)]
     return "; ".join(_explain_one(item, known) for item in meant or items)
 
 
 def _explain_one(item: Mapping[str, Any], known: Sequence[str]) -> str:
-    # pydantic names the class of a nested object besides its field; fields are in small letters.
+    # Besides a field, pydantic names the class of a nested object; fields are in lower case.
     path = [str(part) for part in item["loc"] if not str(part)[:1].isupper()]
     name = ".".join(path) or "value"
     if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
@@ -100,8 +96,8 @@ def _explain_one(item: Mapping[str, Any], known: Sequence[str]) -> str:
         return f"unknown name {name!r}" + (f" (did you mean {near!r}?)" if near else "")
     if item["type"] in {"missing", "missing_argument"}:
         return f"{name!r} is missing"
-    said = f"{item['msg'][0].lower()}{item['msg'][1:]}"
-    if item["type"] == "json_invalid":  # what was received is the whole text
-        return said
+    message = f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    if item["type"] == "json_invalid":  # the input is the whole text
+        return message
     received = repr(item["input"])
-    return f"{name} = {received if len(received) <= SHOWN else received[:SHOWN] + ' ...'}: {said}"
+    return f"{name} = {received if len(received) <= SHOWN else received[:SHOWN] + ' ...'}: {message}"

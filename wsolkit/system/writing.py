@@ -10,11 +10,11 @@ from pathlib import Path
 
 from wsolkit.errors import WsolkitError
 
+#: Ending of files that are being written; one that a kill left behind means nothing.
 PARTIAL = ".partial"
-"""Ending of files that are being written; one that a kill left behind means nothing."""
 
+#: What says that a disk is full, over its quota, read-only or broken.
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
-"""What says that a disk is full, over its quota, read-only or broken."""
 
 
 def not_written(path: Path, error: Exception) -> WsolkitError:
@@ -22,14 +22,14 @@ def not_written(path: Path, error: Exception) -> WsolkitError:
     with suppress(OSError):
         free = shutil.disk_usage(path.parent).free
         return WsolkitError(
-            f"Cannot write {path}: {error}. {free / 1e6:,.0f} MB are free there. What was there before is kept; make "
-            "room or give write access, and the same command goes on."
+            f"Cannot write {path}: {error}. {free / 1e6:,.0f} MB are free there. What was there before is kept; free "
+            "some space or allow writing, then run the same command again."
         )
-    return WsolkitError(f"Cannot write {path}: {error}. The folder is not to be had any more.")
+    return WsolkitError(f"Cannot write {path}: {error}. The folder is no longer there.")
 
 
 def writable_folder(path: Path) -> Path:
-    """Create a folder if need be and show that a file can be written in it.
+    """Create a folder if necessary, and make sure that a file can be written in it.
 
     Raises:
         WsolkitError: if it cannot be created or written.

@@ -1,14 +1,18 @@
-"""Checkpoints in safetensors: tensors by name and a JSON header, written atomically, read without running code.
+"""Checkpoints in safetensors, and the files of a run's folder.
 
-Each carries a hash of its content, so that a file which was cut short or altered is never taken for a whole one.
+A checkpoint holds tensors by name and a JSON header. It is written atomically, read without running code, and carries a
+hash of its content, so that a file that was cut short or altered is never mistaken for a whole one.
 """
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,9 +21,28 @@ from torch.optim import Optimizer
 
 from wsolkit.errors import CheckpointError
 from wsolkit.system.writing import atomic_file, not_written
+from wsolkit.training.engine import Engine
 
+if TYPE_CHECKING:
+    from wsolkit.training.recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+#: Everything that the next epoch needs, after the newest epoch and after the one before.
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+
+BEST = "best.safetensors"
+HISTORY = "history.csv"
+
+#: Name of the only metadata entry, JSON with ``header`` and ``sha256``; safetensors shuffles several entries.
 ENTRY = "wsolkit"
-"""Name of the one metadata entry, JSON with ``header`` and ``sha256``; of several, safetensors shuffles the order."""
+
+MODEL, MOMENTUM = "model.", "momentum."
+
+
+def snapshot(epoch: int) -> str:
+    """Name of the file with the weights after an epoch, if the recipe asks for them."""
+    return f"epoch-{epoch:03d}.safetensors"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -48,21 +71,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             entry = (file.metadata() or {}).get(ENTRY)
             if entry is None:
                 raise CheckpointError(f"{path} is not a checkpoint of this kit: its header has no {ENTRY!r} entry.")
-            tensors, said = {name: file.get_tensor(name) for name in file.keys()}, json.loads(entry)  # noqa: SIM118
+            tensors, content = {name: file.get_tensor(name) for name in file.keys()}, json.loads(entry)  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short: {error}. Delete or replace it.") from error
-    header = said.get("header")
-    if said.get("sha256") != _digest(tensors, header):
-        raise CheckpointError(f"{path} was altered: its content has not the hash that it was written with. Replace it.")
+    header = content.get("header")
+    if content.get("sha256") != _digest(tensors, header):
+        raise CheckpointError(f"{path} was altered: its content does not match its hash. Delete or replace it.")
     return tensors, header
-
-
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> str:
-    seen = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return seen.hexdigest()
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -78,21 +93,95 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {detail}") from error
 
 
-def momentum_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+def begun(folder: Path) -> bool:
+    """Whether a run's folder holds a finished epoch."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
+
+
+def keep_epoch(
+    folder: Path, recipe: "Recipe", model: nn.Module, optimizer: Optimizer, history: list[dict], state: dict[str, Any]
+) -> None:
+    """Write what the newest epoch leaves behind; the progress comes last, because it makes the epoch count.
+
+    Args:
+        folder: the run's.
+        recipe: what is trained.
+        model: after the epoch.
+        optimizer: after the epoch.
+        history: one row for each epoch, the newest last.
+        state: of the engine.
+    """
+    header = {"epoch": len(history), "recipe": recipe.key}
+    if _is_best(history, recipe.select_by):
+        save(folder / BEST, model.state_dict(), header)
+    if len(history) in recipe.snapshot_epochs:
+        save(folder / snapshot(len(history)), model.state_dict(), header)
+    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    tensors |= {MOMENTUM + name: tensor for name, tensor in _momentum_buffers(optimizer).items()}
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    save(folder / LAST, tensors, {"history": history, "engine": state})
+    _write_history(folder, history)
+
+
+def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine) -> list[dict]:
+    """Restore an earlier attempt into model, optimizer and engine; returns its history, empty for a new run.
+
+    Raises:
+        CheckpointError: if both the last checkpoint and the one before are damaged.
+    """
+    if not begun(folder):
+        return []
+    tensors, header, path = _newest_whole(folder)
+    load_into(model, _with_prefix(tensors, MODEL), path)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, buffer in _with_prefix(tensors, MOMENTUM).items():
+        parameter = parameters[int(number)]
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+    engine.restore(header.get("engine", {}))
+    if engine.main:  # a kill may have come between the checkpoint and the history
+        _write_history(folder, header["history"])
+    return header["history"]
+
+
+def _newest_whole(folder: Path) -> tuple[dict[str, Tensor], dict, Path]:
+    """The newest progress that can be read; if that is damaged, it is named, and the one before it is used."""
+    try:
+        return *load(folder / LAST), folder / LAST
+    except CheckpointError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        logger.warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
+        return *load(folder / PREVIOUS), folder / PREVIOUS
+
+
+def _write_history(folder: Path, history: list[dict]) -> None:
+    with atomic_file(folder / HISTORY) as partial:
+        pd.DataFrame(history).to_csv(partial, index=False)
+
+
+def _is_best(history: list[dict], select_by: str) -> bool:
+    """Whether the newest epoch's weights are the ones to keep so far; of equals, the earliest stays."""
+    if select_by == "last" or len(history) == 1:
+        return True
+    column = f"fullsup_{select_by}"
+    return history[-1][column] > max(row[column] for row in history[:-1])
+
+
+def _momentum_buffers(optimizer: Optimizer) -> dict[str, Tensor]:
     """SGD's momentum buffers by the number of their parameter; none before the first step."""
     states = optimizer.state_dict()["state"]
     return {str(n): s["momentum_buffer"] for n, s in states.items() if s.get("momentum_buffer") is not None}
 
 
-def restore_momentum(optimizer: Optimizer, buffers: Mapping[str, Tensor]) -> None:
-    """Put momentum buffers back where `momentum_tensors` took them."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, buffer in buffers.items():
-        parameter = parameters[int(number)]
-        layout = torch.empty_like(parameter)
-        optimizer.state[parameter]["momentum_buffer"] = layout.copy_(buffer)
-
-
-def split_by_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose name starts with ``prefix``, named without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> str:
+    seen = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        seen.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        seen.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return seen.hexdigest()

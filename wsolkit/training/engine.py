@@ -1,13 +1,13 @@
-"""How a training step is taken: in this process, or through Accelerate on several devices, in mixed precision.
+"""How a training step is taken: in this process, or through Accelerate on several devices or in mixed precision.
 
-What a recipe asks for does not change: the batch is the recipe's, shared out over the processes and over the parts of
-each, and every image meets the same crop and the same dropout as in one process.
+None of this changes what a recipe asks for: the batch is the recipe's, shared among the processes and among the parts
+of each, and every image meets the same crop and the same dropout as in one process.
 """
 
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +21,8 @@ from wsolkit.errors import TrainingError
 from wsolkit.methods import Draw, Step
 from wsolkit.training.loading import share
 
+#: How long processes wait for the main one, which evaluates alone.
 PATIENCE = timedelta(days=1)
-"""How long processes wait for the main one, which evaluates alone."""
 
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -44,15 +44,15 @@ class Engine:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that judges epochs and writes files."""
+        """Whether this process is the one that evaluates epochs and writes files."""
         return self.rank == 0
 
     def prepare(self, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """What is to be called in the place of both."""
+        """What to call instead of both."""
         return module, optimizer
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss, added up over the parts of a step."""
+        """Accumulate the gradients of a loss."""
         loss.backward()
 
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager:
@@ -63,19 +63,19 @@ class Engine:
         """The sums of some numbers over all processes."""
         return values
 
-    def agree(self, said: bool) -> bool:
-        """What the main process says, in all of them."""
-        return said
+    def agree(self, answer: bool) -> bool:
+        """The main process's answer, in all processes."""
+        return answer
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes arrive."""
 
     def state(self) -> dict[str, Any]:
-        """What steps leave behind besides network and optimizer, as plain numbers by name; nothing here."""
+        """What steps change besides network and optimizer, as plain numbers by name; nothing here."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
 
 
 class AcceleratedEngine(Engine):
@@ -106,7 +106,7 @@ class AcceleratedEngine(Engine):
         return self._accelerator.prepare(module, optimizer)
 
     def backward(self, loss: Tensor) -> None:
-        """As in the base class, scaled where the precision needs it."""
+        """As in the base class, scaled if the precision needs it."""
         self._accelerator.backward(loss)
 
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager:
@@ -120,16 +120,16 @@ class AcceleratedEngine(Engine):
         numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
         return self._accelerator.reduce(numbers, "sum").tolist()
 
-    def agree(self, said: bool) -> bool:
+    def agree(self, answer: bool) -> bool:
         """As in the base class."""
-        return self.sum([float(said and self.main)])[0] > 0
+        return self.sum([float(answer and self.main)])[0] > 0
 
     def wait(self) -> None:
         """As in the base class."""
         self._accelerator.wait_for_everyone()
 
     def state(self) -> dict[str, Any]:
-        """The scale of the loss, which ``fp16`` adapts as it goes on."""
+        """The scale of the loss, which ``fp16`` adapts during training."""
         scaler = self._accelerator.scaler
         return {} if scaler is None else scaler.state_dict()
 
@@ -140,22 +140,22 @@ class AcceleratedEngine(Engine):
 
 
 def open_engine(device: torch.device, precision: Precision = "float32") -> Engine:
-    """The engine for what a launcher (``torchrun``, ``accelerate launch``) started, or for this process alone."""
+    """The engine for the processes that a launcher (``torchrun``, ``accelerate launch``) started, or for this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 and precision == "float32":
         return Engine(device)
     return AcceleratedEngine(device, precision)
 
 
 class SharedDraws:
-    """Uniform numbers for a whole batch, drawn once, of which each part of the batch takes its own."""
+    """Uniform random numbers for a whole batch, drawn once; each part of the batch takes its own share."""
 
     def __init__(self, generator: Generator, images: int):
-        """Draw from a CPU generator for so many images."""
+        """Draw from a CPU generator for this many images."""
         self._generator, self._images = generator, images
         self._drawn: list[Tensor] = []
 
     def part(self, images: range) -> Draw:
-        """What images ``images`` of the batch draw; the n-th call of each part has its share of the n-th drawing."""
+        """What images ``images`` of the batch draw; every part's n-th call gets its share of the n-th drawing."""
         number = itertools.count()
 
         def draw(shape: Sequence[int]) -> Tensor:
@@ -168,42 +168,39 @@ class SharedDraws:
 
 
 class Stepper(nn.Module):
-    """A network with a method's step as one module, which is what Accelerate wraps."""
+    """A network and a method's step in one module, which is what Accelerate wraps."""
 
     def __init__(self, model: nn.Module, step: Callable[..., Step]):
-        """Take a network and a step from `wsolkit.methods.configured_step`."""
+        """Take a network and a step (`wsolkit.methods.Method.step`)."""
         super().__init__()
         self.model, self._step = model, step
 
     def forward(self, images: Tensor, labels: Tensor, warm: bool, draw: Draw) -> tuple[Tensor, Tensor, dict]:
-        """The total loss, the number of images that were classified rightly, and the loss terms by name."""
+        """The total loss, the number of correctly classified images, and the loss terms by name.
+
+        Raises:
+            TrainingError: if the method, which may be anybody's, does not return a `Step` with scalar terms.
+        """
         outcome = self._step(self.model, images, labels, warm, draw)
-        _require_step(outcome)
+        if not isinstance(outcome, Step):
+            raise TrainingError(
+                f"The method's step returned a {type(outcome).__name__}; expected a Step (docs/extending.md)."
+            )
+        for name, term in outcome.terms.items():
+            if term.value.ndim:
+                shape = tuple(term.value.shape)
+                raise TrainingError(f"The method's loss term {name!r} has the shape {shape}; expected a scalar.")
         right = (outcome.logits.argmax(1) == labels).sum()
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
 
 
-def _require_step(outcome: object) -> None:
-    """Make sure that a method, anybody's perhaps, has given what a step is.
-
-    Raises:
-        TrainingError: naming what it gave instead.
-    """
-    if not isinstance(outcome, Step):
-        raise TrainingError(f"The method's step gave a {type(outcome).__name__}; expected a Step (docs/extending.md).")
-    for name, term in outcome.terms.items():
-        if term.value.ndim:
-            shape = tuple(term.value.shape)
-            raise TrainingError(f"Loss term {name!r} of the method has the shape {shape}; expected a scalar.")
-
-
 @dataclass(frozen=True)
 class StepResult:
-    """What a step says of its batch, over all processes.
+    """What a step says about its batch, over all processes.
 
     Attributes:
         losses: by name, ``"total"`` first, the sum over the images.
-        right: images that were classified rightly.
+        right: correctly classified images.
         seen: images.
     """
 
@@ -213,7 +210,7 @@ class StepResult:
 
     @property
     def broken(self) -> list[str]:
-        """Names of the losses that are not finite; the network was not changed if there are any."""
+        """Names of the losses that are not finite; if there are any, the network was not changed."""
         names = [name for name, value in self.losses.items() if not math.isfinite(value)]
         return [name for name in names if name != "total"] or names
 
@@ -251,33 +248,29 @@ def optimise(
         engine: how.
         stepper: from `Engine.prepare`, in training mode; changed, unless a loss is not finite.
         optimizer: from `Engine.prepare`.
-        batch: what is learnt from.
+        batch: the images to learn from.
         warm: whether this is the warm stage.
         parts: forward and backward passes into which the images are split, one after the other, to save memory.
             Batch normalisation then sees one part at a time.
     """
     draws = SharedDraws(batch.randomness, batch.size)
     optimizer.zero_grad()
+    shares = [part for number in range(parts) if len(part := share(batch.mine, number, parts))]
     found = []
-    for part, last in _parts(batch.mine, parts):
+    for part in shares:
         here = slice(part.start - batch.mine.start, part.stop - batch.mine.start)
-        with nullcontext() if last else engine.unsynchronised(stepper):
+        with nullcontext() if part == shares[-1] else engine.unsynchronised(stepper):
             total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draws.part(part))
-            # Processes are averaged; together the factors make the mean over the batch.
+            # Gradients are averaged over processes; with this factor they are those of the mean over the batch.
             factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)
-        found.append((len(part), torch.stack([total.detach(), *(term.detach() for term in terms.values()), right])))
-    # One copy to the CPU for all numbers of the step: each would stop a GPU.
-    rows = torch.stack([numbers for _, numbers in found]).tolist()
-    names, counts = ["total", *terms], [count for count, _ in found]
+        found.append(torch.stack([total.detach(), *(term.detach() for term in terms.values()), right]))
+    # One copy to the CPU for all numbers of the step: each copy would stall a GPU.
+    rows = torch.stack(found).tolist()
+    counts, names = [len(part) for part in shares], ["total", *terms]
     losses = [sum(count * row[n] for count, row in zip(counts, rows, strict=True)) for n in range(len(names))]
     *losses, right, seen = engine.sum([*losses, sum(row[-1] for row in rows), sum(counts)])
-    taken = StepResult(dict(zip(names, losses, strict=True)), int(right), int(seen))
-    if not taken.broken:
+    result = StepResult(dict(zip(names, losses, strict=True)), int(right), int(seen))
+    if not result.broken:
         optimizer.step()
-    return taken
-
-
-def _parts(mine: range, parts: int) -> Iterator[tuple[range, bool]]:
-    shares = [part for number in range(parts) if len(part := share(mine, number, parts))]
-    return ((part, part == shares[-1]) for part in shares)
+    return result

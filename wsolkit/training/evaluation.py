@@ -1,4 +1,4 @@
-"""A classifier and a split in; per-image results and the benchmark's rates out, from one pass over the images."""
+"""From a classifier and a split to per-image results and the benchmark's rates, in one pass over the images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
 from wsolkit.models import GapClassifier
 from wsolkit.training.loading import normalise
 
+#: The k of Top-k Loc (paper, Sec. 5.1).
 TOP_K = (1, 5)
-"""The k of Top-k Loc (paper, Sec. 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class MapKind:
     normalisation: maps.Normalisation
 
 
+#: CAM, F and S by name: each a function of features (B, C, H, W), class weights (K, C) and targets (B,).
 MAP_KINDS = {
     "cam": MapKind(maps.cam, "min_max"),
     "norm": MapKind(lambda features, weight, target: maps.norm_map(features), "min_max"),
     "similarity": MapKind(maps.target_similarity, "max"),
 }
-"""CAM, F and S by name: each a function of features (B, C, H, W), class weights (K, C) and targets (B,)."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a split gives.
+    """The results of one pass over a split.
 
     Attributes:
         rates: columns ``map, metric, value``; fractions in [0, 1]. For every map kind classification (``top1_cls``,
             ``top5_cls``); with boxes ``gt_known_loc``, ``top1_loc``, ``top5_loc``, ``max_box_acc_<delta>`` and
-            ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, where asked for,
+            ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, if asked for,
             ``max_box_acc`` (largest contour, IoU 0.5); with masks ``pxap``.
         images: one row an image and map kind: ``map, image_id, label, top1, top5`` (class among the k highest logits)
             and, with boxes, for each IoU threshold ``iou_<delta>``, the IoU at the score-map threshold best for it.
@@ -57,7 +57,7 @@ class Evaluation:
         """One rate, a fraction in [0, 1].
 
         Raises:
-            KeyError: if this evaluation has no such rate.
+            KeyError: if this evaluation does not have it.
         """
         rows = self.rates[(self.rates["map"] == map_kind) & (self.rates["metric"] == metric)]
         if len(rows) != 1:
@@ -86,7 +86,7 @@ def evaluate(
         map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
         batch_size: images a forward pass; it changes no result beyond rounding.
         threads: maps searched for boxes at once; it changes no result.
-        largest_of: map kinds that also get MaxBoxAcc, whose boxes, those of the largest contours, take longer to find.
+        largest_of: map kinds that also get MaxBoxAcc, whose boxes (of the largest contours) take longer to find.
 
     Returns:
         Rates, per-image results and curves. Top-k Loc uses the GT-known threshold.
@@ -109,7 +109,7 @@ def evaluate(
 
 
 class _Judge:
-    """The meters of one map kind, as far as the annotation goes."""
+    """The meters of one map kind that the annotation allows."""
 
     def __init__(self, data: OpenedDataset, threshold_step: float, threads: int, largest: bool):
         first = data[0]
@@ -122,7 +122,7 @@ class _Judge:
     def update(self, scores: np.ndarray, samples: Sequence[Sample]) -> None:
         boxes = [sample.boxes for sample in samples]
         if self.every:
-            # Single precision is enough to tell any two IoUs of boxes in an image apart, and takes half the memory.
+            # Single precision tells any two IoUs of boxes in an image apart, and takes half the memory.
             self._ious.append(self.every.update(scores, boxes).astype(np.float32))
         if self.largest:
             self.largest.update(scores, boxes)
@@ -164,7 +164,7 @@ def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: OpenedDataset) 
 def raw_maps_of(
     model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int = 100
 ) -> dict[str, Tensor]:
-    """Maps of some images as the network gives them, before any resizing and normalising.
+    """Maps of some images as the network computes them, neither resized nor normalised.
 
     Args:
         model: the classifier, on any device; left in evaluation mode.
@@ -196,7 +196,7 @@ def raw_maps(model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], 
 def localize(
     model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam", threshold: float = 0.5
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Score maps and predicted boxes of some images, for looking at.
+    """Score maps and predicted boxes of some images, to look at.
 
     Args:
         model: the classifier, on any device.
@@ -215,7 +215,7 @@ def localize(
 
 
 def one_per_class(data: OpenedDataset, count: int) -> list[int]:
-    """The first image of each of the first ``count`` classes: pictures that are shown are never picked by hand."""
+    """The first image of each of the first ``count`` classes: nobody picks the pictures by hand."""
     _, first = np.unique(data.labels, return_index=True)
     return first[:count].tolist()
 

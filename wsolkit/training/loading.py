@@ -1,4 +1,4 @@
-"""Training and evaluation batches from cached uint8 images: crop, flip, normalise (the benchmark's protocol)."""
+"""Training and evaluation batches from decoded images: crop, flip, normalise (the benchmark's protocol)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +11,12 @@ from wsolkit.datasets import Decoded, OpenedDataset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+#: Streams of randomness: order, crops and flips; and whatever a method draws. So all methods see the same batches.
+BATCHES, METHOD = 0, 1
+
+#: Top and left of a crop in pixels, and whether it is mirrored.
+Window = tuple[int, int, bool]
 
 
 def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -40,14 +46,14 @@ def training_batches(
     """One epoch in random order, each image cropped and flipped at random.
 
     Args:
-        data: the images, of a side no smaller than the crop.
-        batch_size: images a batch; a last batch of a single image is left out, since batch norm needs two, and one of
-            fewer images than processes.
+        data: the images, no smaller than the crop.
+        batch_size: images a batch. The last batch is left out if it has a single image, because batch normalisation
+            needs two, or fewer images than there are processes.
         crop_size: side of the random crop in pixels.
         generator: source of all randomness of the epoch, on the CPU.
         device: where batches go.
         rank: number of this process among those that share every batch.
-        world: how many those are; each has its `share` of the same batches, with the same crops.
+        world: how many those are; each gets its `share` of the same batches, with the same crops.
 
     Yields:
         Images (B, 3, crop, crop) float32 and labels (B,) int64.
@@ -65,17 +71,13 @@ def training_batches(
 
 
 def share(images: range, number: int, of: int) -> range:
-    """One of nearly equal shares of a range of images."""
+    """One of several nearly equal shares of a range of images."""
     return range(*(images.start + len(images) * each // of for each in (number, number + 1)))
 
 
-Window = tuple[int, int, bool]
-"""Top and left of a crop in pixels, and whether it is mirrored."""
-
-
-def draw_windows(count: int, places: int, generator: Generator) -> list[Window]:
-    """A random window for each image: any of ``places`` from top and left, mirrored with probability one half."""
-    corners = torch.randint(places, (count, 2), generator=generator).tolist()
+def draw_windows(count: int, positions: int, generator: Generator) -> list[Window]:
+    """A random window for each image: one of ``positions`` from top and left, mirrored with probability one half."""
+    corners = torch.randint(positions, (count, 2), generator=generator).tolist()
     mirrored = (torch.rand(count, generator=generator) < 0.5).tolist()
     return [(y, x, flip) for (y, x), flip in zip(corners, mirrored, strict=True)]
 
@@ -98,22 +100,18 @@ def crop(
     plain = images if isinstance(images, Decoded) else np.asarray(images)
     crops = np.empty((len(numbers), size, size, images.shape[3]), np.uint8)
     # The images may lie on disk, where reading in order is faster.
-    for place in np.argsort(numbers):
-        y, x, flip = windows[place]
-        window = plain[numbers[place], y : y + size, x : x + size]
+    for position in np.argsort(numbers):
+        y, x, flip = windows[position]
+        window = plain[numbers[position], y : y + size, x : x + size]
         if flip:
-            cv2.flip(window, 1, dst=crops[place])
+            cv2.flip(window, 1, dst=crops[position])
         else:
-            crops[place] = window
+            crops[position] = window
     return crops
 
 
-BATCHES, METHOD = 0, 1
-"""Streams of randomness: order, crops and flips; and whatever a method draws. So all methods see the same batches."""
-
-
 def epoch_generator(seed: int, epoch: int, stream: int = BATCHES) -> Generator:
-    """A generator that depends on its arguments alone, so that a resumed epoch repeats itself exactly.
+    """A generator that depends on its arguments alone, so that a resumed epoch repeats exactly.
 
     Args:
         seed: of the run.

@@ -1,19 +1,18 @@
-"""What made a number: the package's version and commit, PyTorch's version, the device."""
+"""What produced a number: versions of package and PyTorch, commit, device, and the files behind a recipe's names."""
 
 import platform
 import subprocess
-from pathlib import Path
 
 import torch
 
 import wsolkit
 from wsolkit.system import folders, registry
-from wsolkit.training.loop import Machine
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 
 
 def of(machine: Machine) -> dict[str, str | int]:
-    """What makes a run here: versions, commit, device."""
+    """Versions, commit and device with which runs are trained here."""
     return {
         "wsolkit": wsolkit.__version__,
         "commit": commit(),
@@ -29,24 +28,24 @@ def of(machine: Machine) -> dict[str, str | int]:
 
 def code(recipe: Recipe) -> dict[str, str]:
     """Hashes of the files that a recipe names: its method, backbone and data set."""
-    folders = {"method": "methods", "backbone": "models", "dataset": "datasets"}
-    named = {kind: getattr(recipe, kind) for kind in folders}
+    named = recipe.components
     return {
-        f"{folders[kind]}/{name}.py": registry.file_hash(f"wsolkit.{folders[kind]}", kind, name)
-        for kind, name in named.items()
+        f"methods/{named.method.name}.py": registry.file_hash(named.method.module),
+        f"models/{named.backbone.name}.py": registry.file_hash(named.backbone.module),
+        f"datasets/{named.data.name}.py": registry.file_hash(named.data.module),
     }
 
 
 def commit() -> str:
-    """The commit of the clone, with ``+`` where the package has changes, or an empty text outside a clone."""
+    """The clone's commit, with ``+`` if the package has uncommitted changes; empty outside a clone."""
+    known = _git("rev-parse", "--short=10", "HEAD")
+    return known and known + ("+" if _git("status", "--porcelain", "--", "wsolkit") else "")
+
+
+def _git(*arguments: str) -> str:
     clone = folders.clone()
     if clone is None:
         return ""
-    known = _git(clone, "rev-parse", "--short=10", "HEAD")
-    return known and known + ("+" if _git(clone, "status", "--porcelain", "--", "wsolkit") else "")
-
-
-def _git(clone: Path, *arguments: str) -> str:
     try:
         command = ["git", "-C", str(clone), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()

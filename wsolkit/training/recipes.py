@@ -12,19 +12,34 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from wsolkit import datasets, methods, models
-from wsolkit.errors import RecipeError, unknown
+from wsolkit.errors import RecipeError
 from wsolkit.system.registry import explain
 
+#: Raised whenever the same recipe would give other numbers, so that old runs are not mistaken for new ones.
 FORMAT = 2
-"""Raised whenever the same recipe would give other numbers, so that old runs are not taken for new ones."""
 
+#: Added to the method's name in lists where a run exists to pretrain others.
 PRETRAINING = "for pretraining"
-"""What lists add to the method of a recipe that others are pretrained by."""
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Natural = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=8, le=4096)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """What the names in a recipe refer to, looked up once.
+
+    Attributes:
+        data: the data set with its options.
+        backbone: the network, not built yet.
+        method: the method with its options.
+    """
+
+    data: datasets.Source
+    backbone: models.Backbone
+    method: methods.Method
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -38,7 +53,7 @@ class Recipe:
         seed: of initial weights, batch order, crops, flips and dropout.
         dataset_options: the data set's options; defaults are filled in.
         method_options: the method's options; defaults are filled in.
-        pretrained: where the weights before the classifier come from: another recipe's run, ``"imagenet"``
+        pretrained: where the weights before the classifier come from: the run of another recipe, ``"imagenet"``
             (torchvision's), or None (random).
         resize_size: side in pixels to which training images are resized, without keeping the aspect ratio.
         crop_size: side in pixels of the random training crop, and of the whole image in evaluation.
@@ -89,12 +104,10 @@ class Recipe:
     cpu_threads: Annotated[int, Field(ge=1, le=256)] = 1
 
     def __post_init__(self):
-        """Check the names, and fill in the options' defaults, so that equal recipes have equal keys."""
-        if self.backbone not in models.names():
-            raise unknown("backbone", self.backbone, models.names())
-        for kind, plugin in (("dataset_options", datasets), ("method_options", methods)):
-            complete = plugin.complete_options(getattr(self, kind.split("_")[0]), getattr(self, kind))
-            object.__setattr__(self, kind, dataclasses.asdict(complete))
+        """Look up the names, and fill in the options' defaults, so that equal recipes have equal keys."""
+        found = self.components
+        object.__setattr__(self, "dataset_options", dataclasses.asdict(found.data.options))
+        object.__setattr__(self, "method_options", dataclasses.asdict(found.method.options))
         if self.resize_size < self.crop_size:
             raise RecipeError(f"crop_size = {self.crop_size} does not fit in resize_size = {self.resize_size}.")
         if self.warm_epochs > self.epochs:
@@ -110,6 +123,17 @@ class Recipe:
         return hash(self.key)
 
     @cached_property
+    def components(self) -> Components:
+        """Data set, backbone and method.
+
+        Raises:
+            RecipeError: if a name or an option is unknown, or an option's value is not allowed.
+        """
+        backbone = models.find(self.backbone)
+        data = datasets.find(self.dataset, self.dataset_options)
+        return Components(data, backbone, methods.find(self.method, self.method_options))
+
+    @cached_property
     def key(self) -> str:
         """A short name for the content: equal for equal recipes, different for different ones."""
         content = json.dumps([FORMAT, json.loads(self.to_json())], sort_keys=True)
@@ -117,8 +141,8 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """The method in the paper's words (`wsolkit.methods.label`)."""
-        return methods.label(self.method, self.method_options)
+        """The method in the paper's words (`wsolkit.methods.Method.label`)."""
+        return self.components.method.label
 
     def to_json(self) -> str:
         """The recipe as JSON."""
@@ -129,7 +153,7 @@ class Recipe:
         """Read a recipe.
 
         Raises:
-            RecipeError: if the text is no JSON, or names or values are unknown, of the wrong type or out of range.
+            RecipeError: if the text is not JSON, or a name or value is unknown, of the wrong type or out of range.
         """
         if not text.strip():
             raise RecipeError("Not a recipe: the text is empty. `wsolkit recipe` prints one.")
@@ -146,7 +170,7 @@ class Recipe:
             RecipeError: as `from_json`, and if the file cannot be read.
         """
         try:
-            return cls.from_json(path.read_text())
+            return cls.from_json(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise RecipeError(f"{path} does not exist. Write one with: wsolkit recipe > {path.name}") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -160,9 +184,9 @@ class Recipe:
         return make_recipe(**fields)
 
     def altered(self, settings: Mapping[str, Any]) -> "Recipe":
-        """A copy as a user words changes: what hangs on a changed field follows, unless it is changed too.
+        """A copy with a user's changes; what depends on a changed field follows, unless it is changed too.
 
-        Another method or data set begins from its own options; fewer epochs drop what lies beyond their end.
+        A new method or data set starts from its own default options; fewer epochs drop whatever lies beyond the end.
 
         Args:
             settings: by field, or by ``field.name`` for one of its options.
@@ -175,8 +199,8 @@ class Recipe:
             if settings.get(name, fields[name]) != fields[name]:
                 fields[f"{name}_options"] = {}
         if isinstance(epochs := settings.get("epochs"), int):
-            fields["snapshot_epochs"] = [epoch for epoch in self.snapshot_epochs if epoch <= epochs]
-            fields["lr_decay_epochs"] = [epoch for epoch in self.lr_decay_epochs if epoch <= epochs]
+            for name in ("snapshot_epochs", "lr_decay_epochs"):
+                fields[name] = [epoch for epoch in fields[name] if epoch <= epochs]
             fields["warm_epochs"] = min(self.warm_epochs, max(0, epochs - 1))
         for path, value in sorted(settings.items()):  # a field comes before its options
             name, _, option = path.partition(".")
@@ -191,28 +215,28 @@ class Recipe:
         return Recipe.from_json(json.dumps(fields))
 
     def warm_stage(self) -> "Recipe | None":
-        """The recipe of this one's warm stage alone, or None where it has none.
+        """The recipe of this one's warm stage alone, or None if it has none.
 
-        It holds nothing that acts later, so recipes that begin alike have the same one: its end is a state that each
-        of them goes through.
+        It holds nothing that takes effect later. Recipes that begin alike therefore have the same warm stage, and the
+        state at its end is one that each of them passes through.
         """
         if not 0 < self.warm_epochs < self.epochs:
             return None
-        method, options = methods.warm_stage(self.method, self.method_options)
-        by_epoch = {
-            name: tuple(epoch for epoch in getattr(self, name) if epoch <= self.warm_epochs)
-            for name in ("lr_decay_epochs", "snapshot_epochs")
-        }
+        method, options = self.components.method.warm_stage()
         return self.changed(
             method=method,
             method_options=options,
             epochs=self.warm_epochs,
             batch_size=self.warm_batch_size,
-            **by_epoch,
+            lr_decay_epochs=self._within_warm_stage(self.lr_decay_epochs),
+            snapshot_epochs=self._within_warm_stage(self.snapshot_epochs),
         )
 
+    def _within_warm_stage(self, epochs: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(epoch for epoch in epochs if epoch <= self.warm_epochs)
+
     def size_of(self, split: str) -> int:
-        """Side in pixels at which a split is read: room for random crops in training, the whole image elsewhere."""
+        """Side in pixels at which a split is read: larger than the crop in training, the whole image elsewhere."""
         return self.resize_size if split == "train-weaksup" else self.crop_size
 
     def learning_rates(self, epoch: int) -> tuple[float, float]:
@@ -222,7 +246,7 @@ class Recipe:
 
 
 def make_recipe(**fields: Any) -> Recipe:
-    """A recipe from keyword arguments, its errors in one line.
+    """A recipe from keyword arguments, with one-line errors.
 
     Raises:
         RecipeError: for a field that is unknown, of the wrong type or out of range.
@@ -235,7 +259,7 @@ def make_recipe(**fields: Any) -> Recipe:
 
 def _rejected(error: ValidationError) -> RecipeError:
     fields = [field.name for field in dataclasses.fields(Recipe)]
-    said = explain(error, fields)
-    lost = "unknown name" in said and "did you mean" not in said
-    hint = f" Known: {', '.join(fields)}; what a method takes belongs in method_options." if lost else ""
-    return RecipeError(f"Not a recipe: {said}.{hint}")
+    reasons = explain(error, fields)
+    unexplained = "unknown name" in reasons and "did you mean" not in reasons
+    hint = f" Known: {', '.join(fields)}; a method's own options belong in method_options." if unexplained else ""
+    return RecipeError(f"Not a recipe: {reasons}.{hint}")

@@ -1,10 +1,10 @@
 """The run store: a recipe in, a finished run out, trained once whoever asks.
 
-A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once
+A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once it is
 finished, the test report and ``run.json``. The kit never deletes or overwrites a finished run.
 
-Recipes that begin alike share their warm stage: the first leaves its end under ``warm-stages/``, the others go on from
-there. Nothing else in a run tells how it began: weights and history are the same to the last bit.
+Recipes that begin alike share their warm stage: the first leaves a copy under ``warm-stages/``, the others continue
+from it. Nothing else in a run shows how it began: weights and history are the same to the last bit.
 """
 
 import json
@@ -25,15 +25,22 @@ from wsolkit.errors import DataError, WsolkitError, unknown
 from wsolkit.system.processes import Task, cores, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, progress
 from wsolkit.system.writing import atomic_file, writable_folder
-from wsolkit.training import checkpoints, loop, provenance, warm_stages
+from wsolkit.training import checkpoints, provenance
 from wsolkit.training.engine import Engine, open_engine
 from wsolkit.training.evaluation import MAP_KINDS, Evaluation, evaluate
-from wsolkit.training.loop import Machine
+from wsolkit.training.loop import Stopped, train
+from wsolkit.training.machine import Machine, cpu_threads
 from wsolkit.training.recipes import Recipe
+from wsolkit.training.warm_stages import WarmStages
 
 RECIPE, DONE = "recipe.json", "run.json"
+
+#: Parts of the test report, as `wsolkit.training.evaluation.Evaluation` names them; each is ``test-<part>.csv``.
 REPORT = ("rates", "images", "curves")
-"""Parts of the test report, as `wsolkit.training.evaluation.Evaluation` names them; each is ``test-<part>.csv``."""
+
+
+class Submitted(WsolkitError):
+    """A run that is being trained elsewhere and is not waited for."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,23 @@ class Run:
     folder: Path
 
     def info(self) -> dict:
-        """How the run came about: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
+        """What produced the run: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
     def made(self) -> dict[str, str | int]:
-        """What a table's row says of the run behind its number: ``seed, recipe, version, commit``."""
-        made = self.info()
-        known = {"version": made["wsolkit"], "commit": made["commit"]}
+        """What a table's row says about the run behind its number: ``seed, recipe, version, commit``."""
+        info = self.info()
+        known = {"version": info["wsolkit"], "commit": info["commit"]}
         return {"seed": self.recipe.seed, "recipe": self.recipe.key, **known}
 
     def changed_code(self) -> list[str]:
         """Files of the recipe's method, backbone and data set that have changed since the run was trained."""
-        trained_with = self.info().get("code", {})
-        return [name for name, value in provenance.code(self.recipe).items() if trained_with.get(name, value) != value]
+        before = self.info().get("code", {})
+        return [name for name, value in provenance.code(self.recipe).items() if before.get(name, value) != value]
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
-        return pd.read_csv(self.folder / loop.HISTORY)
+        return pd.read_csv(self.folder / checkpoints.HISTORY)
 
     def report(self) -> Evaluation:
         """The evaluation of the selected weights on the test split."""
@@ -84,22 +91,18 @@ class Run:
         """
         if epoch is not None and epoch not in self.recipe.snapshot_epochs:
             raise unknown("snapshot epoch", epoch, map(str, self.recipe.snapshot_epochs))
-        path = self.folder / (loop.BEST if epoch is None else loop.snapshot(epoch))
+        path = self.folder / (checkpoints.BEST if epoch is None else checkpoints.snapshot(epoch))
         tensors, _ = checkpoints.load(path)
-        model = models.build(self.recipe.backbone, len(tensors["classifier.bias"]))
+        model = self.recipe.components.backbone.build(len(tensors["classifier.bias"]))
         checkpoints.load_into(model, tensors, path)
         return model.eval().to(device)
-
-
-class Submitted(WsolkitError):
-    """A run that is trained elsewhere and not waited for."""
 
 
 class RunStore:
     """All runs below one folder."""
 
     def __init__(self, root: Path, machine: Machine):
-        """Open a store; the folder is made when the first run is.
+        """Open a store; the folder is made with the first run.
 
         Args:
             root: the store's folder.
@@ -124,44 +127,71 @@ class RunStore:
 
     def finished_epochs(self, recipe: Recipe) -> int:
         """How many epochs of a recipe's run are done, whoever is training it."""
-        history = self.folder(recipe) / loop.HISTORY
+        history = self.folder(recipe) / checkpoints.HISTORY
         return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
 
-    def get(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> Run:
-        """The finished run of a recipe, trained here and now if nobody has.
+    def missing(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Recipes without a finished run, each once, and before each the recipe that it is pretrained by."""
+        found: dict[Recipe, None] = {}
+        for recipe in recipes:
+            if recipe not in found and not self.find(recipe):
+                before = recipe.pretrained
+                found |= dict.fromkeys([*(self.missing([before]) if isinstance(before, Recipe) else []), recipe])
+        return list(found)
 
-        Runs that it is pretrained by are made first. Where another process is training the same recipe, this one
-        waits for it, and goes on with the run should the other die.
+    def get(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> Run:
+        """The finished run of a recipe, trained here and now if there is none yet.
+
+        The run that it is pretrained by comes first. If another process is training the same recipe, this one waits
+        for it, and takes over should the other die.
 
         Raises:
-            WsolkitError: from training, if the store cannot be written, or if the run was made from other data than
-                those that lie here. Where device, data or weights are missing nothing has been written.
+            WsolkitError: from training; if the store cannot be written; or if the run was made from other data than
+                those found here. If device, data or weights are missing, nothing has been written.
         """
         if self.engine.agree(self.find(recipe) is not None):
             return self._checked(Run(recipe, self.folder(recipe)))
-        loop.require(recipe, self.machine)
+        self.machine.require(recipe)
         self._data_of(recipe)
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
         folder = writable_folder(self.folder(recipe))
         if not self.engine.main:
             if self.engine.agree(False):
-                loop.train(recipe, folder, self.machine, initial, should_stop, engine=self.engine)
+                train(recipe, folder, self.machine, initial, should_stop, engine=self.engine)
         else:
             with self._locked(recipe, should_stop):
-                wanted = self.engine.agree(self.find(recipe) is None)
-                if wanted:
+                if self.engine.agree(self.find(recipe) is None):
                     with atomic_file(folder / RECIPE) as partial:
                         partial.write_text(recipe.to_json())
                     self._train(recipe, folder, initial, should_stop)
         self.engine.wait()
         return self._checked(Run(recipe, folder))
 
+    def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
+        """The finished runs of several recipes, in their order; missing ones are trained first.
+
+        Args:
+            recipes: what is wanted; the same recipe may occur twice.
+            jobs: runs trained at once, each in a process of its own.
+
+        Raises:
+            WsolkitError: from the first run that fails. Finished runs stay, and the others continue from their last
+                epoch at the next call.
+        """
+        missing = self.missing(recipes)
+        if jobs > 1 and len(missing) > 1:
+            self._train_in_processes(missing, jobs)
+        else:
+            for recipe in progress(missing, "runs", unit="run") if missing else ():
+                self.get(recipe)
+        return [self.get(recipe) for recipe in recipes]
+
     @contextmanager
     def _locked(self, recipe: Recipe, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """Hold the lock of a recipe; while another process has it, show how far that one is.
+        """Hold the lock of a recipe; while another process holds it, show that one's progress.
 
-        The system lifts the lock of a process that dies, so there are no stale ones.
+        The system lifts the lock of a process that dies, so there are no stale locks.
         """
         lock = FileLock(self.root / f"{recipe.key}.lock")
         try:
@@ -181,17 +211,17 @@ class RunStore:
                 except Timeout:
                     bar.update(self.finished_epochs(recipe) - bar.n)
                     if should_stop():
-                        raise loop.Stopped(f"Stopped while another process trains {recipe.key}.") from None
+                        raise Stopped(f"Stopped while another process trains {recipe.key}.") from None
 
     def _checked(self, run: Run) -> Run:
-        """The run, if it was made from the data that lie here; the recipe names the data set, not its content."""
+        """The run, if it was made from the data found here: the recipe names the data set, not its content."""
         try:
             here = self._data_of(run.recipe)
         except DataError:
-            return run  # a finished run can be looked at where its data are not
-        made_from = run.info()["data"]
-        if here != made_from:
-            changed = ", ".join(split for split in here if here[split] != made_from.get(split))
+            return run  # a finished run can be looked at on a machine without its data
+        before = run.info()["data"]
+        if here != before:
+            changed = ", ".join(split for split in here if here[split] != before.get(split))
             raise DataError(
                 f"Run {run.recipe.key} was made from other {run.recipe.dataset} data than are here now ({changed}). "
                 "Give the data root it was made from, or keep other runs in another store (WSOLKIT_RUNS)."
@@ -199,58 +229,23 @@ class RunStore:
         return run
 
     def _data_of(self, recipe: Recipe) -> dict[str, str]:
-        """Fingerprints of a recipe's data, read once a store: many recipes share a data set."""
+        """Fingerprints of a recipe's data, read once for all recipes that share a data set."""
         data = recipe.dataset, json.dumps(recipe.dataset_options)
         if data not in self._fingerprints:
             self._fingerprints[data] = self.machine.fingerprints(recipe)
         return self._fingerprints[data]
 
-    def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
-        """The finished runs of several recipes, in their order; those that are missing are trained first.
-
-        Args:
-            recipes: what is wanted; the same recipe may stand there twice.
-            jobs: runs trained at once, each in a process of its own.
-
-        Raises:
-            WsolkitError: from the first run that fails. Runs that were finished by then stay, and the others go on
-                from their last epoch at the next call.
-        """
-        missing = self.missing(recipes)
-        if jobs > 1 and len(missing) > 1:
-            self._train_in_processes(missing, jobs)
-        else:
-            for recipe in progress(missing, "runs", unit="run") if missing else ():
-                self.get(recipe)
-        return [self.get(recipe) for recipe in recipes]
-
-    def missing(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """Recipes without a finished run, each once, and before each what it is pretrained by."""
-        found: dict[Recipe, None] = {}
-        for recipe in recipes:
-            if recipe not in found and not self.find(recipe):
-                before = recipe.pretrained
-                found |= dict.fromkeys([*(self.missing([before]) if isinstance(before, Recipe) else []), recipe])
-        return list(found)
-
     def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
-        stages = warm_stages.WarmStages(self.root, recipe, self._data_of(recipe), self.machine.precision)
-        stages.take(folder)
+        stages = WarmStages(self.root, recipe, self._data_of(recipe), self.machine.precision)
+        stages.begin(folder)
         start, done_before = time.monotonic(), self.finished_epochs(recipe)
-        model = loop.train(recipe, folder, self.machine, initial, should_stop, stages.leave_from(folder), self.engine)
+        model = train(recipe, folder, self.machine, initial, should_stop, stages.leave_from(folder), self.engine)
         seconds, epochs = time.monotonic() - start, recipe.epochs - done_before
-        test = self.machine.open(recipe, "test")
-        device = self.engine.device
-        with loop.cpu_threads(recipe.cpu_threads):
-            report = evaluate(
-                model,
-                test,
-                recipe.threshold_step,
-                device,
-                map_kinds=tuple(MAP_KINDS),
-                # On a CPU the other cores train other runs.
-                threads=recipe.cpu_threads if device.type == "cpu" else cores(),
-            )
+        test, device = self.machine.open(recipe, "test"), self.engine.device
+        # On a CPU the other cores train other runs.
+        threads = recipe.cpu_threads if device.type == "cpu" else cores()
+        with cpu_threads(recipe.cpu_threads):
+            report = evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), threads=threads)
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
                 getattr(report, part).to_csv(partial, index=False)
@@ -261,7 +256,7 @@ class RunStore:
             "code": provenance.code(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": epochs,
-            # With the judging of epochs on train-fullsup.
+            # Includes the evaluation on train-fullsup after each epoch.
             "images_per_second": round(epochs * len(self.machine.source(recipe, "train-weaksup")) / seconds, 1),
         }
         with atomic_file(folder / DONE) as partial:
@@ -288,7 +283,7 @@ def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
 
 
 def silence() -> None:
-    """Hide the bars of a worker process; its progress is read from the store."""
+    """Hide the progress bars of a worker process; its progress is read from the store."""
     os.environ[WATCH_VARIABLE] = os.devnull
 
 

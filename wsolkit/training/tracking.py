@@ -1,27 +1,31 @@
-"""Training curves in TensorBoard, or another tracker that Accelerate knows."""
+"""Training curves in TensorBoard, or another tracker that Accelerate supports."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from wsolkit.errors import TrainingError, unknown
 
+#: Takes an epoch's row of the history, and its number.
 Log = Callable[[Mapping[str, object], int], None]
-"""Takes the row of an epoch in the history, and its number."""
 
 
 @contextmanager
 def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
-    """What an epoch is logged to while the block lasts.
+    """Log epochs to a tracker inside the block.
 
     Args:
         tracker: ``"tensorboard"``, ...; None logs nowhere.
         folder: a tracker that writes files does so in ``<folder>/<tracker>``.
-        run: how the tracker is to call the run.
+        run: the run's name in the tracker.
+
+    Yields:
+        A function that logs one epoch.
 
     Raises:
-        RecipeError: for a tracker that Accelerate does not know.
-        TrainingError: for one that is not installed.
+        RecipeError: if Accelerate does not support the tracker.
+        TrainingError: if the tracker, or Accelerate, is not installed.
     """
     if tracker is None:
         yield lambda row, epoch: None
@@ -33,20 +37,20 @@ def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
         opened.finish()
 
 
-def _open(tracker: str, folder: Path, run: str):  # noqa: ANN202 - accelerate is imported only where it is used
+def _open(tracker: str, folder: Path, run: str) -> Any:
     try:
         from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError:
-        raise TrainingError("Trackers are reached through Accelerate: pip install 'wsolkit[cluster]'.") from None
+        raise TrainingError("Tracking needs Accelerate: pip install 'wsolkit[cluster]'.") from None
 
     if tracker not in LOGGER_TYPE_TO_CLASS:
         raise unknown("tracker", tracker, LOGGER_TYPE_TO_CLASS)
     if tracker not in [str(name) for name in get_available_trackers()]:
-        raise TrainingError(f"The tracker {tracker!r} is not installed here: pip install {tracker}.")
+        raise TrainingError(f"The tracker {tracker!r} is not installed: pip install {tracker}.")
     PartialState()  # trackers ask it which process they are in
-    known = LOGGER_TYPE_TO_CLASS[tracker]
-    opened = known(tracker, folder) if known.requires_logging_directory else known(run)
-    if hasattr(opened, "start"):  # older versions start at once
+    kind = LOGGER_TYPE_TO_CLASS[tracker]
+    opened = kind(tracker, folder) if kind.requires_logging_directory else kind(run)
+    if hasattr(opened, "start"):  # older versions start by themselves
         opened.start()
     return opened

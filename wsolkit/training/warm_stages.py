@@ -1,7 +1,7 @@
-"""Warm stages that several recipes share: trained once, since until alignment sets in they are the same (Eq. 11).
+"""Warm stages that several recipes share: trained once, since runs are identical until alignment begins (Eq. 11).
 
 A warm stage lies in the run store under ``warm-stages/``, named by its recipe and its data. It is never trained for its
-own sake: the first run that passes its end leaves it there, and a run that begins later goes on from it.
+own sake: the first run that passes the end of its warm stage leaves a copy there, and later runs continue from it.
 """
 
 import hashlib
@@ -11,11 +11,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from wsolkit.errors import CheckpointError
 from wsolkit.system.writing import atomic_file, atomic_folder
-from wsolkit.training import checkpoints, loop
+from wsolkit.training import checkpoints
 from wsolkit.training.engine import Precision
 from wsolkit.training.recipes import Recipe
 
@@ -30,9 +31,9 @@ class WarmStages:
 
     Attributes:
         root: the store's folder.
-        recipe: the recipe that begins or has begun.
-        data: fingerprints of its data; stages made from other data are not taken.
-        precision: in which it is trained; nor are stages of another.
+        recipe: the recipe that is being trained.
+        data: fingerprints of its data; a warm stage made from other data is not used.
+        precision: of the training; a warm stage of another precision is not used.
     """
 
     root: Path
@@ -40,7 +41,7 @@ class WarmStages:
     data: Mapping[str, str]
     precision: Precision = "float32"
 
-    @property
+    @cached_property
     def folder(self) -> Path | None:
         """Where this recipe's warm stage is, or would be; None if it has none to share."""
         stage = self.recipe.warm_stage()
@@ -49,49 +50,45 @@ class WarmStages:
         data = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:8]
         return self.root / FOLDER / f"{stage.key}-{data}-{self.precision}"
 
-    def take(self, run: Path) -> bool:
-        """Begin a run where the warm stage ends, if that is there and the run has no epoch yet; whether it did.
+    @property
+    def _weights(self) -> list[str]:
+        epochs = [epoch for epoch in self.recipe.snapshot_epochs if epoch <= self.recipe.warm_epochs]
+        return [checkpoints.BEST, *map(checkpoints.snapshot, epochs)]
 
-        A stage that is damaged is left alone, and the run begins at its beginning.
+    def begin(self, run: Path) -> bool:
+        """Put a shared warm stage into the folder of a run that has no epoch yet; tells whether there was one.
+
+        A damaged warm stage is left alone, and the run starts from its first epoch.
         """
-        stage = self.folder
-        if stage is None or not stage.is_dir() or loop.begun(run):
+        if self.folder is None or not self.folder.is_dir() or checkpoints.begun(run):
             return False
-        kept = [loop.BEST, *map(loop.snapshot, self._snapshots())]
         try:
-            found = {name: checkpoints.load(stage / name) for name in (*kept, loop.LAST)}
+            found = {name: checkpoints.load(self.folder / name) for name in (*self._weights, checkpoints.LAST)}
         except CheckpointError:
             return False
-        for name in kept:
+        for name in self._weights:
             tensors, header = found[name]
             checkpoints.save(run / name, tensors, header | {"recipe": self.recipe.key})
-        for name in (loop.HISTORY, loop.LAST):  # the last one makes the run begun
+        for name in (checkpoints.HISTORY, checkpoints.LAST):  # the last one makes the epochs count
             with atomic_file(run / name) as partial:
-                shutil.copyfile(stage / name, partial)
-        logger.info("%s begins after epoch %d, with the warm stage of a run like it", run.name, self.recipe.warm_epochs)
+                shutil.copyfile(self.folder / name, partial)
+        logger.info("%s starts after epoch %d, from a shared warm stage", run.name, self.recipe.warm_epochs)
         return True
 
     def leave_from(self, run: Path) -> Callable[[int], None]:
-        """What a run calls after every epoch: at the end of the warm stage it leaves a copy for others."""
+        """A function for a run to call after every epoch: at the end of the warm stage it leaves a copy for others."""
 
         def leave(epoch: int) -> None:
-            if epoch != self.recipe.warm_epochs:
-                return
-            stage = self.folder
-            if stage is not None and not stage.exists():
-                snapshots = map(loop.snapshot, self._snapshots())
-                with atomic_folder(stage) as partial:
-                    for name in (loop.LAST, loop.BEST, loop.HISTORY, *snapshots):
+            if epoch == self.recipe.warm_epochs and self.folder is not None and not self.folder.exists():
+                with atomic_folder(self.folder) as partial:
+                    for name in (checkpoints.LAST, checkpoints.HISTORY, *self._weights):
                         _link_or_copy(run / name, partial / name)
 
         return leave
 
-    def _snapshots(self) -> list[int]:
-        return [epoch for epoch in self.recipe.snapshot_epochs if epoch <= self.recipe.warm_epochs]
-
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Files of a run are replaced, never changed, so a link costs no space and keeps this state."""
+    """Files of a run are replaced, never changed, so a link takes no space and keeps this state."""
     try:
         os.link(source, target)
     except OSError:
