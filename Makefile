@@ -17,7 +17,7 @@ help:
 	@echo "make test      unit tests, every notebook, the batch"
 	@echo "make lab       the notebooks in JupyterLab   (LAB_OPTIONS=--allow-root for root in a container)"
 	@echo "make notebooks run the notebooks in place, to commit them with their outputs"
-	@echo "make lint      style and docstrings"
+	@echo "make lint      style, types, import contracts, lines of code"
 	@echo "make bench     speed, as ratios"
 	@echo "make docs      the site, into site/"
 
@@ -39,7 +39,8 @@ notebooks: $(READY)
 	$(BIN)/python tests/result_tables.py
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/count_lines.py
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/box_meter.py

@@ -1,5 +1,6 @@
 """The site: pages beside this file, and one for each module from its docstrings; ``make docs`` builds it offline."""
 
+from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -22,40 +23,41 @@ html_title = "wsolkit"
 html_extra_path = ["../figures"] if (HERE.parent / "figures" / "demo").is_dir() else []
 templates_path = []
 
+#: The reference: one page for each module or package, in this order.
 GROUPS = {
-    "The method": ["maps", "losses", "erasing", "methods", "models", "decomposition"],
-    "Judging": ["metrics", "boxes", "components", "score_maps", "evaluation", "statistics", "claims", "statements"],
-    "Data": ["datasets", "batches", "downloads", "own_images", "own_models", "picture_files"],
-    "Runs": ["recipes", "profiles", "training", "engine", "runs", "warm_stages", "checkpoints", "slurm", "tracking"],
-    "Tables and figures": [
-        "study",
-        "tables",
-        "published",
-        "plots",
-        "pictures",
-        "explorer",
-        "batch",
-        "gallery",
-        "pages",
-    ],
-    "In other clothes": ["torch_metrics", "vision_dataset"],
+    "The method": ["maps", "losses", "erasing", "decomposition", "methods", "models"],
+    "Evaluation": ["metrics", "metrics.boxes", "metrics.components", "metrics.score_maps", "metrics.torch_metrics"],
+    "Data and published values": ["datasets", "published"],
+    "Runs": ["training"],
+    "Tables, figures and claims": ["study"],
+    "Batch": ["batch"],
+    "Your own": ["own"],
+    "The rest": ["system", "errors"],
 }
-"""What the reference shows first; all other modules follow."""
+
+#: Packages whose every module gets a page.
+WHOLE = ("training", "study", "batch", "own", "system")
 
 
 def write_reference(app: object) -> None:
-    """Write the reference's pages, one a module."""
+    """Write the reference's pages, one for each module."""
     folder = HERE / "reference"
     folder.mkdir(exist_ok=True)
-    known = {module.name for module in iter_modules(wsolkit.__path__) if not module.name.startswith("_")}
-    groups = {**GROUPS, "The rest": sorted(known - {"cli"} - {name for names in GROUPS.values() for name in names})}
     lines = ["# Reference", ""]
-    for title, names in groups.items():
+    for title, listed in GROUPS.items():
+        names = [page for name in listed for page in _pages(name)]
         lines += [f"## {title}", "", "```{toctree}", ":maxdepth: 1", "", *names, "```", ""]
         for name in names:
             page = f"# {name}\n\n```{{eval-rst}}\n.. automodule:: wsolkit.{name}\n   :members:\n```\n"
             _write(folder / f"{name}.md", page)
     _write(folder / "index.md", "\n".join(lines))
+
+
+def _pages(name: str) -> list[str]:
+    if name not in WHOLE:
+        return [name]
+    modules = iter_modules(import_module(f"wsolkit.{name}").__path__)
+    return [name, *(f"{name}.{module.name}" for module in modules if not module.name.startswith("_"))]
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,12 +9,15 @@ import pytest
 import yaml
 
 import wsolkit
-from tests import result_tables
+from tests import count_lines, result_tables
 from wsolkit.system.folders import notebooks_root
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs a clone of the project")
+
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +38,31 @@ def test_every_requirement_has_a_lower_bound_and_no_upper(project):
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", requirement) for requirement in requirements), requirements
 
 
-def test_readme_links_lead_somewhere():
-    text = (ROOT / "README.md").read_text()
-    targets = re.findall(r"\]\(([^)#\s]+)\)|src=\"([^\"]+)\"", text)
-    local = [a or b for a, b in targets if not (a or b).startswith("http")]
-    assert local
-    for target in local:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_the_pages_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+    for target in (target for target in targets if not target.startswith(("http", "reference/"))):
+        assert (page.parent / target).exists(), target
 
 
-def test_readme_names_every_notebook_and_only_make_targets_that_exist():
+def test_readme_is_two_screens_and_every_page_is_found_from_it():
     text = (ROOT / "README.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
+    assert len(text.splitlines()) <= 90
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - set(re.findall(r"docs/([\w.]+)", text)) == {
+        "index.md",
+        "contributing.md",
+        "changelog.md",
+    }
+
+
+def test_pages_name_every_notebook_and_only_make_targets_that_exist():
+    listed = (ROOT / "docs" / "notebooks.md").read_text()
     for notebook in notebooks_root().glob("*.ipynb"):
-        assert notebook.stem in text
-    for target in set(re.findall(r"\bmake ([a-z]+)", text)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+        assert f"notebooks/{notebook.name}" in listed
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        for target in set(re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(), re.MULTILINE)):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -65,7 +74,7 @@ def test_commands_on_the_pages_exist(page):
     used = re.findall(
         r"(?:^|`)\s*(?:\.venv/bin/)?wsolkit ([a-z]+)(?: ([a-z]+))?([^`\n]*)", page.read_text(), re.MULTILINE
     )
-    assert used or page.name not in ("README.md", "guide.md", "extending.md")
+    assert used or page.name not in ("notebooks.md", "steps.md", "your_own.md", "extending.md")
     for name, second, rest in used:
         command = get_command(app).commands[name]
         command = getattr(command, "commands", {}).get(second, command)
@@ -82,6 +91,18 @@ def test_the_results_on_pages_are_those_of_the_csvs():
 def test_no_file_is_longer_than_the_house_allows():
     for path in [*(ROOT / "wsolkit").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_the_package_is_thin_and_has_few_doors():
+    counts = count_lines.by_place()
+    assert counts.total() < count_lines.LIMIT, counts
+    assert len([place for place in counts if not place.startswith("__")]) <= 16, counts
+
+
+def test_imports_go_one_way():
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
 def test_importing_the_package_does_no_work():
