@@ -184,7 +184,7 @@ def test_a_run_that_appears_ends_the_waiting(store, tiny, queue_of):
 
 def test_without_slurm_the_error_says_so(store, tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(WsolkitError, match="There is no Slurm here"):
+    with pytest.raises(WsolkitError, match="No Slurm found"):
         slurm.submit(store, [tiny], CPU_ONLY)
 
 

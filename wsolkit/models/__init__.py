@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-from wsolkit.models._base import GapClassifier, Output, frozen_statistics
+from wsolkit.models._base import GapClassifier, Output, frozen_statistics, new_classifier
 from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights, read_state_dict
 from wsolkit.system import registry
 
@@ -22,6 +22,7 @@ __all__ = [
     "imagenet_weights_file",
     "load_imagenet_weights",
     "names",
+    "new_classifier",
     "read_state_dict",
 ]
 

@@ -1,6 +1,6 @@
 """From a classifier and a split to per-image results and the benchmark's rates, in one pass over the images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wsolkit import maps
 from wsolkit.datasets import OpenedDataset, Sample
-from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k, top_k_loc
+from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k
 from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
-from wsolkit.models import GapClassifier
+from wsolkit.models import GapClassifier, Output
 from wsolkit.training.loading import normalise
 
 #: The k of Top-k Loc (paper, Sec. 5.1).
@@ -42,8 +42,7 @@ class Evaluation:
     Attributes:
         rates: columns ``map, metric, value``; fractions in [0, 1]. For every map kind classification (``top1_cls``,
             ``top5_cls``); with boxes ``gt_known_loc``, ``top1_loc``, ``top5_loc``, ``max_box_acc_<delta>`` and
-            ``best_threshold_<delta>`` for each IoU threshold, their mean ``max_box_acc_v2``, and, if asked for,
-            ``max_box_acc`` (largest contour, IoU 0.5); with masks ``pxap``.
+            ``best_threshold_<delta>`` for each IoU threshold, and their mean ``max_box_acc_v2``; with masks ``pxap``.
         images: one row an image and map kind: ``map, image_id, label, top1, top5`` (class among the k highest logits)
             and, with boxes, for each IoU threshold ``iou_<delta>``, the IoU at the score-map threshold best for it.
         curves: box accuracy by ``map, iou_threshold, threshold``; empty without boxes.
@@ -71,10 +70,9 @@ def evaluate(
     data: OpenedDataset,
     threshold_step: float,
     device: torch.device | str = "cpu",
-    map_kinds: tuple[str, ...] = ("cam",),
+    map_kinds: Sequence[str] = ("cam",),
     batch_size: int = 100,
     threads: int = 1,
-    largest_of: tuple[str, ...] = (),
 ) -> Evaluation:
     """Localize the true class's object in every image (the protocol of the WSOL benchmark), in one pass.
 
@@ -86,78 +84,73 @@ def evaluate(
         map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
         batch_size: images a forward pass; it changes no result beyond rounding.
         threads: maps searched for boxes at once; it changes no result.
-        largest_of: map kinds that also get MaxBoxAcc, whose boxes (of the largest contours) take longer to find.
 
     Returns:
         Rates, per-image results and curves. Top-k Loc uses the GT-known threshold.
     """
-    model.eval()
-    judges = {kind: _Judge(data, threshold_step, threads, kind in largest_of) for kind in map_kinds}
+    meters = {kind: _Meters(data[0], threshold_step, threads) for kind in map_kinds}
     logits = []
-    for start in range(0, len(data), batch_size):
-        numbers = range(start, min(start + batch_size, len(data)))
-        output = model(normalise(data.images[numbers.start : numbers.stop], device))
+    for numbers, output, labels in _passes(model, data, range(len(data)), batch_size, device):
         logits.append(output.logits.float().cpu())
-        labels = torch.from_numpy(data.labels[numbers.start : numbers.stop]).to(device)
         samples = [data[number] for number in numbers]
-        for kind in map_kinds:
+        for kind, meter in meters.items():
             raw = MAP_KINDS[kind].compute(output.features, model.classifier.weight, labels)
-            judges[kind].update(maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
-    scores = torch.cat(logits).numpy()
-    parts = [_summary(kind, judge, scores, data) for kind, judge in judges.items()]
+            meter.update(maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
+    scores, ids = torch.cat(logits).numpy(), [data[number].image_id for number in range(len(data))]
+    hits = {f"top{k}": in_top_k(scores, data.labels, k) for k in TOP_K}
+    images = pd.DataFrame({"image_id": ids, "label": data.labels, **hits})
+    parts = [meter.results(kind, images.copy()) for kind, meter in meters.items()]
     return Evaluation(*(pd.concat(frames, ignore_index=True) for frames in zip(*parts, strict=True)))
 
 
-class _Judge:
+class _Meters:
     """The meters of one map kind that the annotation allows."""
 
-    def __init__(self, data: OpenedDataset, threshold_step: float, threads: int, largest: bool):
-        first = data[0]
-        boxes, masks = len(first.boxes) > 0, first.mask is not None
-        self.every = BoxMeter(IOU_THRESHOLDS, threshold_step, threads=threads) if boxes else None
-        self.largest = BoxMeter((GT_KNOWN_IOU,), threshold_step, "largest", threads) if boxes and largest else None
-        self.pixels = PixelMeter(threshold_step) if masks else None
+    def __init__(self, first: Sample, threshold_step: float, threads: int):
+        has_boxes, has_masks = len(first.boxes) > 0, first.mask is not None
+        self._boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, threads=threads) if has_boxes else None
+        self._pixels = PixelMeter(threshold_step) if has_masks else None
         self._ious: list[np.ndarray] = []
 
     def update(self, scores: np.ndarray, samples: Sequence[Sample]) -> None:
-        boxes = [sample.boxes for sample in samples]
-        if self.every:
+        if self._boxes:
             # Single precision tells any two IoUs of boxes in an image apart, and takes half the memory.
-            self._ious.append(self.every.update(scores, boxes).astype(np.float32))
-        if self.largest:
-            self.largest.update(scores, boxes)
-        if self.pixels:
-            self.pixels.update(scores, np.stack([sample.mask for sample in samples if sample.mask is not None]))
+            self._ious.append(self._boxes.update(scores, [sample.boxes for sample in samples]).astype(np.float32))
+        if self._pixels:
+            self._pixels.update(scores, np.stack([sample.mask for sample in samples if sample.mask is not None]))
 
-    def ious(self) -> np.ndarray:
-        """IoU (N, T) of every image at every threshold."""
-        return np.concatenate(self._ious)
+    def results(self, kind: str, images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Rates, per-image results and curves; ``images`` has the columns that do not depend on the map."""
+        images.insert(0, "map", kind)
+        right = {k: images[f"top{k}"].to_numpy() for k in TOP_K}
+        rates = {f"top{k}_cls": float(hits.mean()) for k, hits in right.items()}
+        curves = pd.DataFrame(columns=["threshold", "iou_threshold", "value", "map"])
+        if self._boxes:
+            found, ious, thresholds = self._boxes.compute(), np.concatenate(self._ious), self._boxes.thresholds
+            for delta, threshold in found["best_threshold"].items():
+                images[f"iou_{delta}"] = ious[:, int(np.searchsorted(thresholds, threshold))]
+            localized = images[f"iou_{GT_KNOWN_IOU}"].to_numpy() >= GT_KNOWN_IOU
+            rates |= {f"top{k}_loc": float((localized & hits).mean()) for k, hits in right.items()}
+            rates |= {"gt_known_loc": found["max_box_acc"][GT_KNOWN_IOU], "max_box_acc_v2": found["max_box_acc_v2"]}
+            for name in ("max_box_acc", "best_threshold"):
+                rates |= {f"{name}_{delta}": value for delta, value in found[name].items()}
+            wide = pd.DataFrame(found["curve"], index=thresholds, columns=self._boxes.iou_thresholds)
+            long = wide.rename_axis(index="threshold", columns="iou_threshold").stack().rename("value").reset_index()
+            curves = long.assign(map=kind)
+        if self._pixels:
+            rates["pxap"] = self._pixels.compute()["pxap"]
+        return pd.DataFrame({"map": kind, "metric": list(rates), "value": list(rates.values())}), images, curves
 
 
-def _summary(kind: str, judge: _Judge, logits: np.ndarray, data: OpenedDataset) -> tuple:
-    hits = {f"top{k}": in_top_k(logits, data.labels, k) for k in TOP_K}
-    ids = [data[i].image_id for i in range(len(data))]
-    images = pd.DataFrame({"map": kind, "image_id": ids, "label": data.labels, **hits})
-    rates = {f"{name}_cls": float(right.mean()) for name, right in hits.items()}
-    curves = pd.DataFrame(columns=["threshold", "iou_threshold", "value", "map"])
-    if judge.every:
-        result = judge.every.compute()
-        ious, thresholds = judge.ious(), judge.every.thresholds
-        for delta, threshold in result["best_threshold"].items():
-            images[f"iou_{delta}"] = ious[:, int(np.searchsorted(thresholds, threshold))]
-        chosen = images[f"iou_{GT_KNOWN_IOU}"]
-        rates |= {f"top{k}_loc": top_k_loc(chosen, logits, data.labels, k) for k in TOP_K}
-        rates |= {"gt_known_loc": result["max_box_acc"][GT_KNOWN_IOU], "max_box_acc_v2": result["max_box_acc_v2"]}
-        rates |= {f"max_box_acc_{d}": accuracy for d, accuracy in result["max_box_acc"].items()}
-        rates |= {f"best_threshold_{d}": threshold for d, threshold in result["best_threshold"].items()}
-        wide = pd.DataFrame(result["curve"], index=judge.every.thresholds, columns=judge.every.iou_thresholds)
-        long = wide.rename_axis(index="threshold", columns="iou_threshold").stack().rename("value").reset_index()
-        curves = long.assign(map=kind)
-    if judge.largest:
-        rates["max_box_acc"] = judge.largest.compute()["max_box_acc"][GT_KNOWN_IOU]
-    if judge.pixels:
-        rates["pxap"] = judge.pixels.compute()["pxap"]
-    return pd.DataFrame({"map": kind, "metric": list(rates), "value": list(rates.values())}), images, curves
+def _passes(
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], batch_size: int, device: torch.device | str
+) -> Iterator[tuple[Sequence[int], Output, Tensor]]:
+    """Batches of image numbers, the network's output for them, and their labels on its device."""
+    model.eval()
+    for start in range(0, len(numbers), batch_size):
+        chosen = np.asarray(numbers[start : start + batch_size])
+        labels = torch.from_numpy(data.labels[chosen]).to(device)
+        yield chosen.tolist(), model(normalise(data.images[chosen], device)), labels
 
 
 @torch.no_grad()
@@ -176,15 +169,11 @@ def raw_maps_of(
     Returns:
         By kind, (N, H, W) on the CPU, of each image's true class.
     """
-    model.eval()
-    parts: dict[str, list[Tensor]] = {kind: [] for kind in map_kinds}
     weight = model.classifier.weight
-    for start in range(0, len(numbers), batch_size):
-        chosen = np.asarray(numbers[start : start + batch_size])
-        features = model(normalise(data.images[chosen], weight.device)).features
-        labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
+    parts: dict[str, list[Tensor]] = {kind: [] for kind in map_kinds}
+    for _, output, labels in _passes(model, data, numbers, batch_size, weight.device):
         for kind, found in parts.items():
-            found.append(MAP_KINDS[kind].compute(features, weight, labels).cpu())
+            found.append(MAP_KINDS[kind].compute(output.features, weight, labels).cpu())
     return {kind: torch.cat(found) for kind, found in parts.items()}
 
 

@@ -122,6 +122,10 @@ class Recipe:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def __reduce__(self) -> tuple:
+        """Pickle the JSON alone, because a component's file cannot be pickled."""
+        return Recipe.from_json, (self.to_json(),)
+
     @cached_property
     def components(self) -> Components:
         """Data set, backbone and method.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from wsolkit.errors import TrainingError, unknown
 
@@ -30,27 +29,19 @@ def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
     if tracker is None:
         yield lambda row, epoch: None
         return
-    opened = _open(tracker, folder, run)
     try:
-        yield lambda row, epoch: opened.log(dict(row), step=epoch)
-    finally:
-        opened.finish()
-
-
-def _open(tracker: str, folder: Path, run: str) -> Any:
-    try:
-        from accelerate import PartialState
+        from accelerate import Accelerator
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError:
         raise TrainingError("Tracking needs Accelerate: pip install 'wsolkit[cluster]'.") from None
-
     if tracker not in LOGGER_TYPE_TO_CLASS:
         raise unknown("tracker", tracker, LOGGER_TYPE_TO_CLASS)
     if tracker not in [str(name) for name in get_available_trackers()]:
         raise TrainingError(f"The tracker {tracker!r} is not installed: pip install {tracker}.")
-    PartialState()  # trackers ask it which process they are in
-    kind = LOGGER_TYPE_TO_CLASS[tracker]
-    opened = kind(tracker, folder) if kind.requires_logging_directory else kind(run)
-    if hasattr(opened, "start"):  # older versions start by themselves
-        opened.start()
-    return opened
+    accelerator = Accelerator(log_with=tracker, project_dir=folder)
+    writes_files = LOGGER_TYPE_TO_CLASS[tracker].requires_logging_directory
+    accelerator.init_trackers(tracker if writes_files else run)
+    try:
+        yield lambda row, epoch: accelerator.log(dict(row), step=epoch)
+    finally:
+        accelerator.end_training()
