@@ -1,11 +1,16 @@
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import tiny_recipe
 from wsolkit.errors import RecipeError
+from wsolkit.training import profiles
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe, make_recipe
+from wsolkit.training.run_store import RunStore
 
 
 def test_json_there_and_back(tiny):
@@ -138,3 +143,19 @@ def test_a_wrong_change_says_where(settings, said):
     with pytest.raises(RecipeError, match=said) as caught:
         made.altered(settings)
     assert "literal" not in str(caught.value)
+
+
+STORED = Path(__file__).parent / "stored_run"
+"""A run of the profile demo, its weights left out, as the kit wrote it before its modules were moved."""
+
+
+def test_a_run_stored_by_an_earlier_version_is_found(tmp_path):
+    stored = Recipe.from_file(STORED / "recipe.json")
+    assert stored.key == json.loads((STORED / "run.json").read_text())["recipe"]
+    assert profiles.get("demo").recipe() == stored
+    shutil.copytree(STORED, tmp_path / stored.key)
+    store = RunStore(tmp_path, Machine(device="cpu"))
+    run = store.find(profiles.get("demo").recipe())
+    assert run is not None
+    assert store.machine.fingerprints(stored) == run.info()["data"]
+    assert store.missing([stored]) == []
