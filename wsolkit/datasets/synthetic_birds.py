@@ -10,9 +10,9 @@ import numpy as np
 from wsolkit.datasets import _drawing as drawing
 from wsolkit.datasets._drawing import Part, blob, ellipse, polygon
 from wsolkit.datasets._synthetic import SyntheticOptions as Options
-from wsolkit.datasets._synthetic import opener
+from wsolkit.datasets._synthetic import World
 
-__all__ = ["Options", "open_split"]
+__all__ = ["Options", "extent", "open_split"]
 
 HEADS = {
     "scarlet": (0.87, 0.10, 0.10),
@@ -95,4 +95,5 @@ def _wing(rng: np.random.Generator, colour: np.ndarray) -> list[Part]:
     return [Part(wing, colour), Part(band, colour * 0.68)]
 
 
-open_split = opener("synthetic_birds", tuple(f"{head} bird" for head in HEADS), _compose)
+WORLD = World("synthetic_birds", tuple(f"{head} bird" for head in HEADS), _compose)
+open_split, extent = WORLD.open_split, WORLD.extent
