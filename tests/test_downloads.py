@@ -6,6 +6,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -292,7 +293,7 @@ def test_get_downloads_unpacks_and_is_then_content(server, tmp_path, monkeypatch
     server.content = make_zip(tmp_path / "source.zip", tiny_imagenet("tiny-imagenet-200")).read_bytes()
     (published,) = datasets.find("tiny_imagenet").archives
     served = server.archive(name=published.name, unpacks_to=published.unpacks_to)
-    monkeypatch.setattr("wsolkit.datasets.tiny_imagenet.ARCHIVES", (served,))
+    monkeypatch.setattr("wsolkit.datasets.published", lambda name: {"archives": [asdict(served)]})
     root = tmp_path / "data"
     code, out, _ = wsolkit("data", "check", "tiny_imagenet", "--data-root", root)
     assert (code, out.split()[0]) == (1, "missing")

@@ -2,9 +2,8 @@
 
 A data set's file has a frozen dataclass ``Options`` and a function
 ``open_split(split, size, options, data_root) -> WsolDataset``; adding a data set means adding its file here. One that
-is published elsewhere also has a function ``parts(data_root)``, which says what it needs, and may have a constant
-``ARCHIVES`` of what can be downloaded. A function ``extent(options)`` says how large it is. :func:`find` looks all of
-it up.
+is published elsewhere also has a function ``parts(data_root)``, which says what it needs, and may have an entry in
+``published.toml``. A function ``extent(options)`` says how large it is. :func:`find` looks all of it up.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from wsolkit.datasets._base import SPLITS, Extent, Sample, WsolDataset, scale_bo
 from wsolkit.datasets._cache import CachedDataset, Decoded, OpenedDataset, UncachedDataset, verify
 from wsolkit.datasets._metadata import Metadata, read_metadata
 from wsolkit.datasets._pictures import read_mask
-from wsolkit.datasets._sources import Archive, Part, describe
+from wsolkit.datasets._sources import Archive, Part, describe, published
 from wsolkit.errors import unknown
 from wsolkit.system import registry
 
@@ -79,7 +78,7 @@ class Source:
     @property
     def archives(self) -> tuple[Archive, ...]:
         """What anybody may download of it; empty for a drawn one, and if all of it needs a login or a browser."""
-        return getattr(self.module, "ARCHIVES", ())
+        return tuple(Archive(**archive) for archive in published(self.name).get("archives", ()))
 
     @property
     def extent(self) -> Extent:

@@ -8,7 +8,7 @@ from wsolkit.datasets._base import SPLITS, Extent
 from wsolkit.datasets._files import ImageFolders
 from wsolkit.datasets._metadata import BENCHMARK, Metadata, class_names, read_metadata
 from wsolkit.datasets._pictures import PictureDataset
-from wsolkit.datasets._sources import Part
+from wsolkit.datasets._sources import Part, published
 from wsolkit.errors import DataError
 
 #: The benchmark's folder of each split.
@@ -19,22 +19,16 @@ class Benchmark:
     """A data set of the benchmark, in one folder with all other real data.
 
     Attributes:
-        name: its name here.
-        folder: its name in the benchmark: of its folder in ``metadata/`` and of its images' folder.
-        classes: how many classes it has.
-        images: how many images the published splits have.
-        masks: how many mask files the published splits have.
-        where: where to get the images of each split; ``{root}`` stands for the data root.
-        masks_from: where to get the masks.
+        name: its name here. ``published.toml`` says under it how large it is, where to get it, and, as ``folder``,
+            its name in the benchmark: of its folder in ``metadata/`` and of its images' folder.
     """
 
     name: str
-    folder: str
-    classes: int
-    images: Mapping[str, int]
-    where: Mapping[str, str]
-    masks: Mapping[str, int] = {}
-    masks_from: str = ""
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What ``published.toml`` says."""
+        return published(self.name)
 
     def open_split(self, split: str, size: int, options: Any, data_root: Path | None) -> PictureDataset:
         """One split; ``data_root`` is the folder of all real data.
@@ -58,11 +52,11 @@ class Benchmark:
 
     def extent(self, options: Any) -> Extent:
         """How large the published data set is."""
-        return Extent(self.images, self.classes, bool(self.masks))
+        return Extent(self.known["images"], self.known["classes"], "masks" in self.known)
 
     def metadata_folder(self, split: str, root: Path) -> Path:
         """Where the annotations of a split are."""
-        return root / "metadata" / self.folder / FOLDERS[split]
+        return root / "metadata" / self.known["folder"] / FOLDERS[split]
 
     def read(self, split: str, root: Path) -> Metadata:
         """The annotations of a split; training images have labels only."""
@@ -70,16 +64,16 @@ class Benchmark:
 
     def images_of(self, split: str, root: Path) -> ImageFolders:
         """Where the images of a split are."""
-        return ImageFolders((root / self.folder,))
+        return ImageFolders((root / self.known["folder"],))
 
     def masks_of(self, root: Path) -> ImageFolders:
         """Where masks are: in ``maskdata/`` if there is such a folder, else beside the images."""
-        apart = root / "maskdata" / self.folder
-        return ImageFolders((apart if apart.is_dir() else root / self.folder,))
+        apart = root / "maskdata" / self.known["folder"]
+        return ImageFolders((apart if apart.is_dir() else root / self.known["folder"],))
 
     def shown_folder(self, split: str, root: Path) -> Path:
         """The folder that `parts` names for the images of a split."""
-        return root / self.folder
+        return root / self.known["folder"]
 
     def class_names(self, split: str, metadata: Metadata, root: Path) -> tuple[str, ...]:
         """Names of the classes: the folder of their images."""
@@ -96,18 +90,18 @@ class Benchmark:
         except DataError as error:
             problem = str(error)
         source = f"git clone {BENCHMARK}, and copy its folder metadata/"
-        yield Part(f"metadata of {split}", folder, self.images[split], len(ids or ()), source, problem)
-        kinds: list[tuple] = [("images", self.shown_folder(split, root), self.images, ids, images, self.where[split])]
-        if split in self.masks:
+        yield Part(f"metadata of {split}", folder, self.known["images"][split], len(ids or ()), source, problem)
+        kinds: list[tuple] = [("images", self.shown_folder(split, root), ids, images, self.known["where"][split])]
+        if split in self.known.get("masks", {}):
             files = self.masks_of(root)
-            kinds.append(("masks", files.roots[0], self.masks, masks, files, self.masks_from))
-        for what, path, published, named, files, where in kinds:
-            expected, found = _counted(named, files, published[split], path)
+            kinds.append(("masks", files.roots[0], masks, files, self.known["masks_from"]))
+        for what, path, named, files, where in kinds:
+            expected, found = _counted(named, files, self.known[what][split], path)
             yield Part(f"{what} of {split}", path, expected, found, where.format(root=root))
 
 
-def _counted(names: Collection[str] | None, files: ImageFolders, published: int, path: Path) -> tuple[int, int | None]:
+def _counted(names: Collection[str] | None, files: ImageFolders, complete: int, path: Path) -> tuple[int, int | None]:
     """How many files are expected and found; without a list of names, a folder that exists may hold anything."""
     if names is None:
-        return published, None if path.exists() else 0
+        return complete, None if path.exists() else 0
     return len(names), files.count(names)

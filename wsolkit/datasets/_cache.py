@@ -98,15 +98,14 @@ class CachedDataset(OpenedDataset):
             DataError: if an image cannot be read (what was read is kept), the disk is too small, or the cache damaged.
         """
         super().__init__(source)
-        self._arrays = _filled(source, None) if folder is None else _on_disk(source, Path(folder))
-        self.images = self._arrays["images"]
+        arrays = _filled(source, None) if folder is None else _on_disk(source, Path(folder))
+        self.images, self._boxes, self._box_ends, self._masks, self._ids, _ = (arrays[name] for name in ARRAYS)
 
     def __getitem__(self, index: int) -> Sample:
         self.require_index(index)
-        ends, masks = self._arrays["box_ends"], self._arrays["masks"]
-        boxes = self._arrays["boxes"][ends[index - 1] if index else 0 : ends[index]]
-        mask = masks[index] if len(masks) else None
-        return Sample(self.images[index], int(self.labels[index]), boxes, mask, str(self._arrays["ids"][index]))
+        boxes = self._boxes[self._box_ends[index - 1] if index else 0 : self._box_ends[index]]
+        mask = self._masks[index] if len(self._masks) else None
+        return Sample(self.images[index], int(self.labels[index]), boxes, mask, str(self._ids[index]))
 
 
 def verify(folder: Path) -> list[str]:

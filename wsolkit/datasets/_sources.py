@@ -1,8 +1,11 @@
 """What a real data set needs: the parts it is made of, and the archives that can be downloaded."""
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Part:
         if self.found >= self.expected:
             return "ok"
         return "incomplete" if self.found else "missing"
+
+
+@cache
+def published(name: str) -> Mapping[str, Any]:
+    """What ``published.toml`` says of a data set; empty if nothing."""
+    return tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8")).get(name, {})
 
 
 def describe(parts: Sequence[Part]) -> str:

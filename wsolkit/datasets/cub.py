@@ -18,22 +18,10 @@ from wsolkit.datasets._benchmark import Benchmark
 from wsolkit.datasets._files import ImageFolders
 from wsolkit.datasets._metadata import BENCHMARK, LAST_LABEL, Metadata, class_names
 from wsolkit.datasets._pictures import PictureDataset
-from wsolkit.datasets._sources import Archive
 from wsolkit.datasets._tables import LARGEST, read_table
 from wsolkit.errors import DataError
 
 ARCHIVE_FOLDER = "CUB_200_2011"
-
-ARCHIVES = (
-    Archive(
-        name="CUB_200_2011.tgz",
-        url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-        checksum="md5:97eceeb196236b17998738112f37df78",
-        bytes=1_150_585_339,
-        unpacks_to=ARCHIVE_FOLDER,
-        licence="its terms are at https://data.caltech.edu/records/65de6-vp158",
-    ),
-)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -51,11 +39,7 @@ class Options:
 class Cub(Benchmark):
     """CUB, annotated by the benchmark or its own archive; None: by the archive if the benchmark's is missing."""
 
-    name, folder, classes = "cub", "CUB", 200
-    images = {"train-weaksup": 5_994, "train-fullsup": 1_000, "test": 5_794}
-    where = dict.fromkeys(images, "`wsolkit data get cub --data-root {root}`") | {
-        "train-fullsup": f"'Download images' of CUBV2 in the README of {BENCHMARK}, unpacked into CUB/"
-    }
+    name = "cub"
 
     def __init__(self, annotations: Literal["benchmark", "archive"] | None = None):
         """Choose the annotations."""

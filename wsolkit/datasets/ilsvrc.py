@@ -17,22 +17,11 @@ from wsolkit.datasets._tables import read_table
 
 __all__ = ["Options", "extent", "open_split", "parts"]
 
-_LOGIN = "after a login at https://image-net.org/download.php (ILSVRC 2012)"
-
 
 class Ilsvrc(Benchmark):
     """ImageNet-1K; a class is named by its wnid, or by its number if the training metadata is missing."""
 
-    name, folder, classes = "ilsvrc", "ILSVRC", 1_000
-    images = {"train-weaksup": 1_281_167, "train-fullsup": 10_000, "test": 50_000}
-    where = {
-        "train-weaksup": f"training images, {_LOGIN}, each class unpacked into ILSVRC/train/<wnid>/",
-        "train-fullsup": (
-            "imagenetv2-threshold0.7.tar.gz, linked from https://github.com/modestyachts/ImageNetV2, its 1,000 folders "
-            "into ILSVRC/val2/; and mapping.txt of the benchmark's metadata/ILSVRC/val/"
-        ),
-        "test": f"validation images, {_LOGIN}, into ILSVRC/val/",
-    }
+    name = "ilsvrc"
 
     def images_of(self, split: str, root: Path) -> ImageFolders:
         """Where the images of a split are, those of ImageNetV2 under both names."""

@@ -21,23 +21,11 @@ from wsolkit.datasets._base import SPLITS, STRICT, Extent
 from wsolkit.datasets._files import Files
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
-from wsolkit.datasets._sources import Archive, Part
-from wsolkit.datasets._tables import Table
+from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
 
 #: One in so many training images of a class belongs to train-fullsup: those whose number ends in 9.
 HELD_OUT = 10
-
-ARCHIVES = (
-    Archive(
-        name="tiny-imagenet-200.zip",
-        url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-        checksum="md5:90528d7ca1a48142e341f4ef8d21d0de",
-        bytes=248_100_043,
-        unpacks_to="tiny-imagenet-200",
-        licence="photographs of ImageNet, whose terms are at https://image-net.org/download.php",
-    ),
-)
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -130,27 +118,25 @@ def parts(data_root: Path) -> tuple[Part, ...]:
 
 def _items(files: Files, wnids: list[str], split: str, limit: int | None = None) -> Iterator[Item]:
     """Images of a split by class, at most ``limit`` of each: training images by number, test images as listed."""
-    everything = files.table("val/val_annotations.txt", (6,)) if split == "test" else None
+    test = _listed(files, "val/val_annotations.txt", 6, "val/images") if split == "test" else None
     for label, wnid in enumerate(wnids):
-        table = everything or files.table(f"train/{wnid}/{wnid}_boxes.txt", (5,))
-        table.require_paths(0)
-        names, boxes = table.columns[0], table.numbers(first=len(table.columns) - 4)
-        if everything:
-            rows = [row for row, of in enumerate(table.columns[1]) if of == wnid]
+        if test is not None:
+            chosen = [(path, box) for path, of, box in test if of == wnid]
         else:
-            numbered = sorted((_number(table, row), row) for row in range(len(names)))
-            held_out = split == "train-fullsup"
-            rows = [row for number, row in numbered if (number % HELD_OUT == HELD_OUT - 1) == held_out]
-        folder = "val/images" if everything else f"train/{wnid}/images"
-        yield from ((f"{folder}/{names[row]}", label, tuple(boxes[row].tolist())) for row in rows[:limit])
+            listed = _listed(files, f"train/{wnid}/{wnid}_boxes.txt", 5, f"train/{wnid}/images")
+            numbered = sorted((int(re.findall(r"\d+", path)[-1]), path, box) for path, _, box in listed)
+            last, held_out = HELD_OUT - 1, split == "train-fullsup"
+            chosen = [(path, box) for number, path, box in numbered if (number % HELD_OUT == last) == held_out]
+        yield from ((path, label, box) for path, box in chosen[:limit])
 
 
-def _number(table: Table, row: int) -> int:
-    """The last number in an image's name."""
-    digits = re.findall(r"\d+", table.columns[0][row])
-    if not digits:
-        raise table.damaged(row, f"{table.columns[0][row]!r} has no number")
-    return int(digits[-1])
+def _listed(files: Files, name: str, columns: int, folder: str) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The rows of a list of images: path, second column, and the box, which is in the last four columns."""
+    table = files.table(name, (columns,))
+    table.require_paths(0)
+    boxes = map(tuple, table.numbers(first=columns - 4).tolist())
+    paths = (f"{folder}/{image}" for image in table.columns[0])
+    return list(zip(paths, table.columns[1], boxes, strict=True))
 
 
 def _picture(files: Files, paths: Mapping[str, str], image_id: str) -> Image.Image:
