@@ -251,7 +251,7 @@ def stored(values, mode):
         colour = np.zeros((*values.shape, channels), values.dtype)
         colour[..., 0] = values
         if channels == 4:
-            colour[..., 3] = np.iinfo(values.dtype).max
+            colour[..., 3] = 1
         written.write(cv2.imencode(f".{kind}", colour)[1].tobytes())
     else:
         opaque = Image.new("L", grey.size, 255)
@@ -265,13 +265,14 @@ def stored(values, mode):
         *[(bool, mode) for mode in ("png", "tiff")],
         *[(np.uint8, mode) for mode in ("png", "tiff", "palette", "LA", "RGBA", "cv png 3", "cv tiff 3", "cv png 4")],
         *[(np.uint16, mode) for mode in ("png", "tiff", "cv png 3", "cv png 4", "cv tiff 3")],
-        *[(np.int32, "tiff"), (np.float32, "tiff")],
+        *[(np.int32, "tiff"), (np.float32, "tiff"), (np.int16, "cv tiff 1"), (np.int32, "cv tiff 3")],
+        *[(np.float64, "cv tiff 1"), (np.float32, "cv tiff 4")],
     ],
 )
 def test_foreground_is_whatever_is_not_stored_as_0(tmp_path, dtype, mode):
     """In every depth and kind of file, down to instance number 1, which is black once it is reduced to 8-bit grey."""
     ids = np.array([[0, 1, 0], [1, 2, 0], [0, 0, 0]])
-    values = ids * 0.25 if dtype is np.float32 else ids
+    values = ids * 0.25 if np.dtype(dtype).kind == "f" else ids
     (tmp_path / "x").write_bytes(stored(values.astype(dtype), mode))
     assert read_mask(tmp_path, ["x"], None, 3).tolist() == (ids > 0).tolist()
     (tmp_path / "empty").write_bytes(stored(np.zeros_like(ids).astype(dtype), mode))

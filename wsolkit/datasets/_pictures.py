@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wsolkit.datasets._base import Sample, WsolDataset, scale_boxes
 from wsolkit.datasets._metadata import Metadata
@@ -23,7 +24,7 @@ def decode(content: bytes, name: object) -> Image.Image:
         with Image.open(io.BytesIO(content)) as opened:
             return opened.convert("RGB")
     except Exception as error:  # a decoder may raise anything for a damaged byte
-        raise DataError(f"Cannot decode {name}: {error or type(error).__name__}. Copy the file again.") from error
+        raise DataError(f"Cannot decode {name}: {_reason(error)}. Copy the file again.") from error
 
 
 def read_mask(
@@ -119,18 +120,26 @@ def _inside(path: Path, shape: tuple[int, int]) -> np.ndarray:
         inside = stored.any(2) if stored.ndim == 3 else stored
         return cv2.resize(inside.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     except Exception as error:  # a decoder may raise anything for a damaged byte
-        raise DataError(f"Cannot decode the mask {path}: {error or type(error).__name__}. Copy it again.") from error
+        raise DataError(f"Cannot decode the mask {path}: {_reason(error)}. Copy it again.") from error
 
 
 def _stored_values(content: bytes) -> np.ndarray:
     """The values of a picture file, (H, W) or (H, W, channels), without transparency; palette indices stay as such."""
-    with Image.open(io.BytesIO(content)) as opened:
-        bands, values = opened.getbands(), np.asarray(opened)
-    if len(bands) == 1:
-        return values
-    if "P" not in bands:
-        # Pillow keeps only the upper 8 of 16 bits in colour. OpenCV keeps all, and puts transparency last.
-        deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if deep is not None and deep.dtype != np.uint8:
-            return deep[..., :3] if deep.ndim == 3 else deep
+    values: np.ndarray | None = None
+    bands: tuple[str, ...] = ()
+    with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as opened:
+        values, bands = np.asarray(opened), opened.getbands()
+    if values is not None and (len(bands) == 1 or "P" in bands):
+        return values if len(bands) == 1 else values[..., 0]
+    # Pillow keeps only the upper 8 of 16 bits in colour, and lacks some kinds of TIFF. OpenCV puts transparency last.
+    deep = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is not None and (values is None or deep.dtype != np.uint8):
+        return deep[..., :3] if deep.ndim == 3 else deep
+    if values is None:
+        raise UnidentifiedImageError
     return values[..., [band not in "Aa" for band in bands]]
+
+
+def _reason(error: Exception) -> str:
+    known = not isinstance(error, UnidentifiedImageError)
+    return str(error) or type(error).__name__ if known else "it is not in a known picture format"
