@@ -1,11 +1,12 @@
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from wsolkit import datasets
-from wsolkit.datasets import SPLITS, CachedDataset, open_dataset
+from wsolkit.datasets import SPLITS, CachedDataset, UncachedDataset, open_dataset
 from wsolkit.errors import DataError, RecipeError, WsolkitError
 
 DRAWN = ("synthetic_birds", "synthetic_objects")
@@ -29,21 +30,15 @@ def test_a_sample_is_complete_and_consistent(name, size):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_an_image_does_not_depend_on_what_was_drawn_before(name):
-    forward, alone = open_dataset(name, "test", 32, FEW), open_dataset(name, "test", 32, {**FEW, "test": 13})
-    images = [forward[index].image for index in range(13)]
-    assert (alone[12].image == images[12]).all()
-    assert (forward[12].image == images[12]).all()
-    assert (images[0] != images[10]).any()
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_splits_and_worlds_differ(name):
-    first = [open_dataset(name, split, 32, FEW)[0].image for split in SPLITS]
-    other = open_dataset(name, "test", 32, {**FEW, "world_seed": 1})[0].image
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert (first[a] != first[b]).any()
-    assert (first[2] != other).any()
+def test_an_image_depends_on_world_split_and_number_alone(name):
+    first, alone = open_dataset(name, "test", 32, FEW), open_dataset(name, "test", 32, {**FEW, "test": 13})
+    for index in range(12):
+        assert (first[index].image != first[index + 1].image).any()
+    assert (alone[12].image == first[12].image).all()
+    assert (pickle.loads(pickle.dumps(first))[12].image == first[12].image).all()
+    others = [open_dataset(name, split, 32, FEW)[12] for split in SPLITS[:2]]
+    for other in (*others, open_dataset(name, "test", 32, {**FEW, "world_seed": 1})[12]):
+        assert (other.image != first[12].image).any()
 
 
 def test_the_same_scene_at_two_sizes_has_the_same_object():
@@ -67,41 +62,48 @@ def test_the_head_is_the_only_part_that_names_the_species():
         assert right > 0.95 if part == "head" else right < 0.5, part
 
 
-@pytest.mark.parametrize("folder", [None, "cache"])
-def test_cache_gives_the_same_samples(tmp_path, folder):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
-    cached = CachedDataset(source, folder and tmp_path / folder)
-    assert len(cached) == len(source)
-    assert cached.classes == source.classes
-    for index in (0, 7, 19):
-        a, b = cached[index], source[index]
-        assert (a.image == b.image).all()
-        assert (a.mask == b.mask).all()
-        assert a.boxes.tolist() == b.boxes.tolist()
-        assert (a.label, a.image_id) == (b.label, b.image_id)
+# Caches
 
 
-def test_cache_on_disk_is_drawn_once(tmp_path):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
+@pytest.fixture
+def source():
+    return open_dataset("synthetic_objects", "test", 32, FEW)
+
+
+def test_images_in_memory_in_a_folder_or_decoded_each_time_are_the_same(tmp_path, source):
+    on_disk = CachedDataset(source, tmp_path)
+    assert isinstance(on_disk.images, np.memmap)  # so that memory does not grow with the number of images
+    for opened in (CachedDataset(source), on_disk, UncachedDataset(source)):
+        assert (len(opened), opened.classes, opened.fingerprint) == (20, source.classes, source.fingerprint)
+        for index in (0, 7, 19):
+            a, b = opened[index], source[index]
+            assert (a.image == b.image).all()
+            assert (opened.images[index] == b.image).all()
+            assert (a.mask == b.mask).all()
+            assert (a.boxes.tolist(), a.label, a.image_id) == (b.boxes.tolist(), b.label, b.image_id)
+        for index in (20, -1):
+            with pytest.raises(IndexError):
+                opened[index]
+
+
+def test_a_cache_in_a_folder_is_filled_once_and_what_is_damaged_is_named(tmp_path, source):
     CachedDataset(source, tmp_path)
-
-    class Forbidden(type(source)):
-        def __getitem__(self, index):
-            raise AssertionError("drawn again")
-
-    source.__class__ = Forbidden
-    cached = CachedDataset(source, tmp_path)
-    assert cached[3].image.shape == (32, 32, 3)
-    assert isinstance(cached.images, np.memmap)  # so that memory does not grow with the number of images
-    assert [path.is_dir() for path in sorted(tmp_path.iterdir())] == [True, False]
-
-
-def test_a_damaged_cache_is_named(tmp_path):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
-    CachedDataset(source, tmp_path)
+    again = Counted(source)
+    CachedDataset(again, tmp_path)
+    assert again.read == []
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    (folder / "boxes.npy").write_bytes(b"cut")
-    with pytest.raises(DataError, match=f"cache in .*{folder.name} is damaged.*Delete that folder"):
+    rng = np.random.default_rng(0)
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        for damaged in (b"", b"cut", content[:40], *(bytes(rng.integers(0, 256, 60, np.uint8)) for _ in range(5))):
+            file.write_bytes(damaged + content[len(damaged) : len(content) // 2])
+            with pytest.raises(DataError, match=f"cache in .*{folder.name} is damaged.*Delete that folder"):
+                CachedDataset(source, tmp_path)
+            assert "cannot be read" in datasets.verify(folder)[0]
+        file.write_bytes(content)
+    assert datasets.verify(folder) == []
+    source.labels = source.labels[:-1]
+    with pytest.raises(DataError, match="20 images instead of 19"):
         CachedDataset(source, tmp_path)
 
 
@@ -137,60 +139,50 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(_cache, "cores", lambda: 2)
 
 
-def test_a_cache_goes_on_where_it_was_left(tmp_path, small_chunks):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
+def test_a_cache_goes_on_where_it_was_left_and_reads_what_was_altered_again(tmp_path, small_chunks, source):
     CachedDataset(source, tmp_path / "whole")
-    broken = Counted(source, breaks_at=13)
-    with pytest.raises(DataError, match=r"image-13\.jpg"):
-        CachedDataset(broken, tmp_path / "parts")
-    mended = Counted(source)
-    cached = CachedDataset(mended, tmp_path / "parts")
-    assert {12, 13, 14} <= set(mended.read)
-    assert 0 < len(mended.read) < 20
-    assert arrays(tmp_path / "parts") == arrays(tmp_path / "whole")
-    assert (cached[19].mask == source[19].mask).all()
-
-
-def test_a_chunk_that_was_altered_before_the_end_is_read_again(tmp_path, small_chunks):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
-    CachedDataset(source, tmp_path / "whole")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"image-19\.jpg"):
         CachedDataset(Counted(source, breaks_at=19), tmp_path / "parts")
     (partial,) = (path for path in (tmp_path / "parts").iterdir() if path.is_dir())
-    images = np.load(partial / "images.npy", mmap_mode="r+")
-    images[1] = 0
-    images.flush()
+    for name, image in (("images", 1), ("masks", 7)):
+        array = np.load(partial / f"{name}.npy", mmap_mode="r+")
+        array[image] = 9
+        array.flush()
+    (partial / "chunk-00000012.npz").write_bytes(b"PK")
     mended = Counted(source)
     CachedDataset(mended, tmp_path / "parts")
-    assert {0, 1, 2} <= set(mended.read)
+    assert {*range(3), *range(6, 9), *range(12, 15), 18, 19} <= set(mended.read)
+    assert not {3, 4, 5, 9, 10, 11, 15, 16, 17} & set(mended.read)
     assert arrays(tmp_path / "parts") == arrays(tmp_path / "whole")
 
 
-def test_verify_finds_a_single_altered_byte(tmp_path, small_chunks):
-    cached = CachedDataset(open_dataset("synthetic_objects", "test", 32, FEW), tmp_path)
+def test_a_cache_that_an_older_version_has_begun_is_filled_anew(tmp_path, small_chunks, source):
+    CachedDataset(source, tmp_path / "whole")
+    (whole,) = (path for path in (tmp_path / "whole").iterdir() if path.is_dir())
+    begun = tmp_path / "parts" / f".{whole.name}"
+    begun.mkdir(parents=True)
+    np.save(begun / "images.npy", np.zeros((20, 32, 32, 3), np.uint8))
+    np.savez(begun / "part-00000000.npz", boxes=np.zeros((0, 4)), sum=np.zeros(1))
+    CachedDataset(source, tmp_path / "parts")
+    assert arrays(tmp_path / "parts") == arrays(tmp_path / "whole")
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_anything_is_read(tmp_path, monkeypatch, source):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=60_000))
+    counted = Counted(source)
+    with pytest.raises(DataError, match="decoded images .* take 0.0 GB.*Set WSOLKIT_CACHE"):
+        CachedDataset(counted, tmp_path)
+    assert counted.read == []
+
+
+def test_verify_finds_a_single_altered_byte(tmp_path, small_chunks, source):
+    CachedDataset(source, tmp_path)
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    assert datasets.verify(folder) == []
     images = np.load(folder / "images.npy", mmap_mode="r+")
     images[10, 5, 5, 1] ^= 1
     images.flush()
     (problem,) = datasets.verify(folder)
     assert "images 9 to 11 were altered" in problem
-    (folder / "ids.npy").unlink()
-    assert "cannot be read" in datasets.verify(folder)[0]
-    assert len(cached) == 20
-
-
-def test_a_cache_of_another_length_is_damaged(tmp_path):
-    source = open_dataset("synthetic_objects", "test", 32, FEW)
-    CachedDataset(source, tmp_path)
-    source.labels = source.labels[:-1]
-    with pytest.raises(DataError, match="20 images instead of 19"):
-        CachedDataset(source, tmp_path)
-
-
-def test_drawn_data_survives_pickling():
-    data = open_dataset("synthetic_birds", "test", 32, FEW)
-    assert (pickle.loads(pickle.dumps(data))[2].image == data[2].image).all()
 
 
 def test_unknown_names_are_refused():
@@ -204,18 +196,7 @@ def test_unknown_names_are_refused():
         open_dataset("synthetic_birds", "test", 32, {"test": 0})
 
 
-def test_an_index_out_of_range_ends_a_loop():
-    data = open_dataset("synthetic_birds", "test", 32, FEW)
-    assert len(list(data)) == 20
-    with pytest.raises(IndexError):
-        data[-1]
-
-
-def test_an_unwritable_cache_is_an_error_of_the_kit(tmp_path):
+def test_an_unwritable_cache_is_an_error_of_the_kit(tmp_path, source):
     (tmp_path / "file").write_text("")
     with pytest.raises(WsolkitError, match="Cannot write in"):
-        CachedDataset(open_dataset("synthetic_birds", "test", 32, FEW), tmp_path / "file")
-
-
-def test_names_lists_files():
-    assert set(DRAWN) < set(datasets.names())
+        CachedDataset(source, tmp_path / "file")

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import threading
 import zipfile
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -83,17 +84,17 @@ def test_a_download_is_complete_and_not_repeated(server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert visible(tmp_path / "new") == ["file.bin"]
     download(server.archive(), tmp_path / "new")
-    assert server.asked == [None]
+    assert server.asked == ["bytes=0-"]
 
 
 def test_a_cut_download_goes_on_where_it_stopped(server, tmp_path):
     server.cut_after = 1_500_000
-    with pytest.raises(DataError, match="ended after 1500000 of 2304000 bytes.*same command goes on"):
+    with pytest.raises(DataError, match="1500000 bytes read.*same command again to resume"):
         download(server.archive(), tmp_path)
     assert visible(tmp_path) == ["file.bin.part"]
     server.cut_after = None
     assert download(server.archive(), tmp_path).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=1500000-"]
+    assert server.asked == ["bytes=0-", f"bytes={2**20}-"]
     assert visible(tmp_path) == ["file.bin"]
 
 
@@ -122,7 +123,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path, begun):
 
 def test_a_file_of_the_users_that_is_not_genuine_stays(server, tmp_path):
     (tmp_path / "file.bin").write_text("mine")
-    with pytest.raises(DataError, match="file.bin is not what http.*differs. Remove it"):
+    with pytest.raises(DataError, match="file.bin differs from http.*Remove"):
         download(server.archive(), tmp_path)
     assert (tmp_path / "file.bin").read_text() == "mine"
     assert server.asked == []
@@ -130,11 +131,11 @@ def test_a_file_of_the_users_that_is_not_genuine_stays(server, tmp_path):
 
 def test_errors_of_the_server_are_told(server, tmp_path):
     server.status = 404
-    with pytest.raises(DataError, match="the server says 404 Not Found"):
+    with pytest.raises(DataError, match="404 .*Not Found"):
         download(server.archive(), tmp_path)
     server.server_close()
     nobody = server.archive(url="http://127.0.0.1:9/file.bin")
-    with pytest.raises(DataError, match="Cannot download http://127.0.0.1:9/.*The same command goes on"):
+    with pytest.raises(DataError, match="Cannot download http://127.0.0.1:9/.*same command again"):
         download(nobody, tmp_path)
     assert visible(tmp_path) == []
 
@@ -144,12 +145,10 @@ def test_only_the_web_is_fetched(server, tmp_path, scheme):
     secret = tmp_path / "secret"
     secret.write_bytes(CONTENT)
     url = {"file": secret.as_uri(), "ftp": "ftp://127.0.0.1/x", "data": "data:,x"}[scheme]
-    with pytest.raises(DataError, match="only http and https addresses"):
-        download(server.archive(url=url), tmp_path / "to")
-    server.redirect = url
-    refused = "unknown url type: ftp" if scheme == "ftp" else "says 302 .* is not allowed"
-    with pytest.raises(DataError, match=f"Cannot download http.*{refused}"):
-        download(server.archive(), tmp_path / "to")
+    for archive in (server.archive(url=url), server.archive()):
+        with pytest.raises(DataError, match=f"No connection adapters were found for .{scheme}:"):
+            download(archive, tmp_path / "to")
+        server.redirect = url
     assert visible(tmp_path / "to") == []
 
 
@@ -190,38 +189,34 @@ def test_everything_is_unpacked_or_only_what_is_below_a_folder(tmp_path, name):
     assert tree(unpack(archive, tmp_path / "all")) == {k: v for k, v in FILES.items() if v is not None}
     below = tree(unpack(archive, tmp_path / "deep" / "er", top="top"))
     assert below == {"sub/one.txt": b"one", "two.txt": b"2" * 3_000_000}
-    assert stat.S_IMODE((tmp_path / "deep" / "er" / "two.txt").stat().st_mode) & 0o7111 == 0
+    assert stat.S_IMODE((tmp_path / "deep" / "er" / "two.txt").stat().st_mode) & 0o7022 == 0
     assert visible(tmp_path) == [name, "all", "deep"]
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("evil", ["../evil", "top/../../evil", "/evil", r"..\evil", "C:/evil"])
-def test_a_path_that_leads_out_is_refused(tmp_path, name, evil):
-    archive = MAKERS[name](tmp_path / name, {"top/good.txt": b"good", evil: b"evil"})
-    for top in ("", "top"):
-        with pytest.raises(DataError, match="not safe to unpack: its member .*evil' leads out of the folder"):
-            unpack(archive, tmp_path / "out", top)
+def test_a_path_that_leads_out_is_refused(tmp_path, name):
+    for evil in ("../evil", "top/../../evil", "/evil", r"..\evil", "C:/evil"):
+        archive = MAKERS[name](tmp_path / name, {"top/good.txt": b"good", evil: b"evil"})
+        for top in ("", "top"):
+            with pytest.raises(DataError, match="not safe: its member .*evil'"):
+                unpack(archive, tmp_path / "out", top)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
-    member = tarfile.TarInfo("top/link")
-    member.type, member.linkname = kind, "good.txt"
-    archive = make_tar(tmp_path / "a.tgz", {"top/good.txt": b"good", "top/link": member})
-    with pytest.raises(DataError, match="its member 'top/link' is a link or a device"):
-        unpack(archive, tmp_path / "out")
-    assert visible(tmp_path) == ["a.tgz"]
-
-
-def test_links_in_a_zip_are_refused(tmp_path):
+def test_links_and_devices_are_refused(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        member = tarfile.TarInfo("top/link")
+        member.type, member.linkname = kind, "good.txt"
+        make_tar(tmp_path / "a.tgz", {"top/good.txt": b"good", "top/link": member})
+        with pytest.raises(DataError, match="its member 'top/link' is a link"):
+            unpack(tmp_path / "a.tgz", tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         link = zipfile.ZipInfo("top/link")
         link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(DataError, match="its member 'top/link' is a link or a device"):
+    with pytest.raises(DataError, match="its member 'top/link' is a link"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
-    assert visible(tmp_path) == ["a.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "a.zip"]
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -238,7 +233,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, name):
 def test_an_archive_that_unpacks_to_too_much_leaves_nothing(tmp_path, name):
     archive = MAKERS[name](tmp_path / name, {"top/a": b"0" * 1_500_000, "top/b": b"0" * 1_500_000})
     assert archive.stat().st_size < 20_000
-    with pytest.raises(DataError, match="unpacks to more than was allowed .b is too much"):
+    with pytest.raises(DataError, match="unpacks to more than 2999999 bytes"):
         unpack(archive, tmp_path / "out", limit=2_999_999)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
     unpack(archive, tmp_path / "out", limit=3_000_000)
@@ -253,22 +248,20 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, name):
     with pytest.raises(DataError, match="Cannot unpack"):
         unpack(archive, tmp_path / "out")
     archive.write_bytes(b"no archive at all")
-    with pytest.raises(DataError, match="neither a zip nor a tar file"):
+    with pytest.raises(DataError, match="Cannot unpack .*: File is not a zip file"):
         unpack(archive, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
 def test_a_doubled_name_and_a_missing_top_are_refused(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for content in (b"one", b"two"):
-            info = tarfile.TarInfo("top/same.txt")
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    with pytest.raises(DataError, match="Cannot unpack .*File exists"):
-        unpack(tmp_path / "a.tar", tmp_path / "out")
-    with pytest.raises(DataError, match="holds nothing below other"):
-        unpack(tmp_path / "a.tar", tmp_path / "out", top="other")
-    assert visible(tmp_path) == ["a.tar"]
+    archive = make_tar(tmp_path / "a.tar", FILES, "w")
+    with pytest.raises(DataError, match="Cannot unpack .*other"):
+        unpack(archive, tmp_path / "out", top="other")
+    with tarfile.open(archive, "a") as opened:
+        opened.addfile(tarfile.TarInfo("top/two.txt"), io.BytesIO())
+    with pytest.raises(DataError, match="a name occurs twice"):
+        unpack(archive, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
 
 
 # From the shell
@@ -286,21 +279,21 @@ def wsolkit(monkeypatch, capsys):
 
 
 def tiny_imagenet(folder):
-    boxes = "n01_0.JPEG\t0\t0\t9\t9\n"
+    boxes = "n01_0.JPEG\t0\t0\t9\t9\nn01_9.JPEG\t0\t0\t9\t9\n"
     lists = {
         f"{folder}/wnids.txt": b"n01\n",
         f"{folder}/train/n01/n01_boxes.txt": boxes.encode(),
         f"{folder}/val/val_annotations.txt": b"val_0.JPEG\tn01\t0\t0\t9\t9\n",
     }
-    images = {f"{folder}/train/n01/images/n01_0.JPEG": b"1", f"{folder}/val/images/val_0.JPEG": b"2"}
-    return lists | images
+    images = ("train/n01/images/n01_0.JPEG", "train/n01/images/n01_9.JPEG", "val/images/val_0.JPEG")
+    return lists | {f"{folder}/{name}": b"1" for name in images}
 
 
 def test_get_downloads_unpacks_and_is_then_content(server, tmp_path, monkeypatch, wsolkit):
     server.content = make_zip(tmp_path / "source.zip", tiny_imagenet("tiny-imagenet-200")).read_bytes()
-    (published,) = datasets.archives("tiny_imagenet")
+    (published,) = datasets.find("tiny_imagenet").archives
     served = server.archive(name=published.name, unpacks_to=published.unpacks_to)
-    monkeypatch.setattr("wsolkit.datasets.tiny_imagenet.ARCHIVES", (served,))
+    monkeypatch.setattr("wsolkit.datasets.published", lambda name: {"archives": [asdict(served)]})
     root = tmp_path / "data"
     code, out, _ = wsolkit("data", "check", "tiny_imagenet", "--data-root", root)
     assert (code, out.split()[0]) == (1, "missing")
@@ -308,9 +301,9 @@ def test_get_downloads_unpacks_and_is_then_content(server, tmp_path, monkeypatch
     code, out, _ = wsolkit("data", "get", "tiny_imagenet", "--data-root", root)
     assert code == 0
     assert f"{published.name} from http" in out
-    assert out.count("ok ") == 2
+    assert out.count("ok ") == 3
     code, out, _ = wsolkit("data", "check", "tiny_imagenet", "--data-root", root)
-    assert (code, out.count("1 of 1")) == (0, 2)
+    assert (code, out.count("1 of 1")) == (0, 3)
     assert wsolkit("data", "get", "tiny_imagenet", "--data-root", root)[0] == 0
     assert len(server.asked) == 1
 
@@ -320,7 +313,7 @@ def test_get_says_where_the_rest_comes_from(tmp_path, wsolkit):
     assert code == 1
     assert "after a login at https://image-net.org" in out
     code, out, _ = wsolkit("data", "get", "synthetic_birds", "--data-root", tmp_path)
-    assert (code, out) == (0, "synthetic_birds does not say what it needs; a drawn one needs nothing.\n")
+    assert (code, out) == (0, "synthetic_birds needs no files.\n")
     assert wsolkit("data", "check", "nothing", "--data-root", tmp_path)[0] == 2
 
 
@@ -332,7 +325,7 @@ def test_an_unpacked_archive_is_not_fetched_again(server, tmp_path):
 
 def test_published_archives_have_a_checksum_and_unpack_where_their_reader_looks():
     for name in datasets.names():
-        for archive in datasets.archives(name):
+        for archive in datasets.find(name).archives:
             algorithm, digits = archive.checksum.split(":")
             assert len(digits) == hashlib.new(algorithm).digest_size * 2
             assert archive.url.endswith(f"/{archive.name}")

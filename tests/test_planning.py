@@ -139,8 +139,8 @@ def test_generated_pictures_have_boxes_or_masks():
     assert plain[1].mask is None
     assert (len(masked[1].boxes), masked[1].mask.sum()) == (0, 64)
     assert np.array_equal(plain[2].image, plain[2].image)
-    assert datasets.has_masks("openimages")
-    assert not datasets.has_masks("cub")
+    assert datasets.find("openimages").extent.masks
+    assert not datasets.find("cub").extent.masks
 
 
 def test_missing_weights_are_found_out_before_training(tmp_path, monkeypatch):

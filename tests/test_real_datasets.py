@@ -122,10 +122,10 @@ def test_imagenetv2_is_found_under_its_names_of_today(root):
     with pytest.raises(DataError, match="Image val2/1/2.jpeg is not in .*ILSVRC"):
         data[3]
     mapping = root / "metadata" / "ILSVRC" / "val" / "mapping.txt"
-    mapping.write_text("1/1.jpeg, 1/0.jpeg\n1/2.jpeg, 1/83f4.jpeg\n")
+    mapping.write_bytes(b"\xef\xbb\xbf1/1.jpeg, 1/0.jpeg\r\n1/2.jpeg, 1/83f4.jpeg \r\n\r\n")
     assert open_dataset("ilsvrc", "train-fullsup", 32, {}, root)[3].image_id == "val2/1/2.jpeg"
     mapping.write_text("1/1.jpeg, 1/0.jpeg\n1/2.jpeg, ../../83f4.jpeg\n")
-    with pytest.raises(DataError, match="mapping.txt in .*: line 2: .* is no path below"):
+    with pytest.raises(DataError, match="mapping.txt in .*: line 2: .* is not a path below"):
         open_dataset("ilsvrc", "train-fullsup", 32, {}, root)
 
 
@@ -157,9 +157,9 @@ def test_missing_and_broken_images_are_named(root):
 
 def test_a_missing_root_is_explained(tmp_path):
     for name in ("cub", "ilsvrc", "openimages"):
-        with pytest.raises(DataError, match=f"{name} needs data_root.*none was given"):
+        with pytest.raises(DataError, match=f"{name} needs data_root.*received none"):
             open_dataset(name, "test", 32)
-        with pytest.raises(DataError, match="nowhere is no folder.*wsolkit data check"):
+        with pytest.raises(DataError, match="nowhere is not a folder.*wsolkit data check"):
             open_dataset(name, "test", 32, {}, tmp_path / "nowhere")
         with pytest.raises(RecipeError, match="unknown name 'classes'"):
             open_dataset(name, "test", 32, {"classes": 3}, tmp_path)
@@ -181,7 +181,7 @@ def archive(root):
         folder,
         {
             "images": "\n".join(f"{n} {image}" for n, image in enumerate(ids, 1)),
-            "image_class_labels": "1 1\n2 1\n3 2\n4 2\n",
+            "image_class_labels": "\ufeff1 1\r\n2 1\r\n3 2 \r\n4 2\r\n\r\n",
             "train_test_split": "1 1\n2 0\n3 1\n4 0\n",
             "bounding_boxes": "1 0.0 0.0 5.0 5.0\n2 3.0 2.0 4.0 30.0\n3 0.0 0.0 5.0 5.0\n4 0.0 1.0 20.0 41.0\n",
         },
@@ -216,11 +216,22 @@ def test_the_archive_has_no_fullsup_split(root, archive):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("images", "1 ../../a.jpg\n2 b/b.jpg\n3 c/c.jpg\n4 d/d.jpg", "images.txt in .*: line 1: .* is no path below"),
-        ("image_class_labels", "1 1\n2 1\n3 2", "image_class_labels.txt and images.txt .* do not agree on image 4"),
+        (
+            "images",
+            "1 ../../a.jpg\n2 b/b.jpg\n3 c/c.jpg\n4 d/d.jpg",
+            "images.txt in .*: line 1: .* is not a path below",
+        ),
+        ("image_class_labels", "1 1\n2 1\n3 2", "image_class_labels.txt .* no line for image '4'"),
+        ("image_class_labels", "1 1\n2 0\n3 2\n4 2", "image_class_labels.txt .*line 2: expected integers from 1"),
+        ("train_test_split", "1 1\n2 0\n3 1\n4 2", "train_test_split.txt .*line 4: expected integers from 0 to 1"),
         ("train_test_split", "1 1\n2 1\n3 1\n4 1", "has no image of test"),
-        ("bounding_boxes", "1 0 0 5 5\n2 x 2 4 30\n3 0 0 5 5\n4 0 1 20 41", "bounding_boxes.txt in .* is damaged.*'x'"),
-        ("bounding_boxes", "1 0 0 5 5\n2 0 2 4", "bounding_boxes.txt in .*: line 2: it has 4 columns, not 5"),
+        ("bounding_boxes", "1 0 0 5 5\n2 x 2 4 30\n3 0 0 5 5\n4 0 1 20 41", "line 2: expected numbers.*x,2,4,30"),
+        (
+            "bounding_boxes",
+            "1 0 0 5 5\n2 0 2 nan 30\n3 0 0 5 5\n4 0 1 20 41",
+            "bounding_boxes.txt .*line 2: expected numbers",
+        ),
+        ("bounding_boxes", "1 0 0 5 5\n2 0 2 4", "bounding_boxes.txt in .*: line 2: it has 4 columns, expected 5"),
     ],
 )
 def test_a_damaged_archive_is_named(root, archive, file, text, message):
@@ -233,7 +244,7 @@ def test_a_damaged_archive_is_named(root, archive, file, text, message):
 
 
 def states(name, root):
-    return {part.what: (part.state, part.found, part.expected) for part in datasets.check(name, root)}
+    return {part.what: (part.state, part.found, part.expected) for part in datasets.find(name).parts(root)}
 
 
 def test_check_counts_metadata_images_and_masks(root):
@@ -257,19 +268,19 @@ def test_check_of_an_empty_folder_says_where_to_get_everything(tmp_path):
         found = states(name, tmp_path)
         assert found["metadata of train-weaksup"] == ("missing", 0, images)
         assert found["images of train-weaksup"] == ("missing", 0, images)
-        text = datasets.describe(datasets.check(name, tmp_path))
+        text = datasets.describe(datasets.find(name).parts(tmp_path))
         assert text.count("Get it: ") == len(found)
         assert "https://github.com/clovaai/wsolevaluation" in text
-    assert "https://image-net.org" in datasets.describe(datasets.check("ilsvrc", tmp_path))
+    assert "https://image-net.org" in datasets.describe(datasets.find("ilsvrc").parts(tmp_path))
     (tmp_path / "ILSVRC" / "train").mkdir(parents=True)  # which images belong there only the metadata say
     assert states("ilsvrc", tmp_path)["images of train-weaksup"] == ("unknown", None, 1_281_167)
     assert states("tiny_imagenet", tmp_path) == {"lists of images": ("missing", 0, 1)}
-    assert datasets.check("synthetic_birds", tmp_path) == datasets.archives("synthetic_birds") == ()
+    assert datasets.find("synthetic_birds").parts(tmp_path) == datasets.find("synthetic_birds").archives == ()
 
 
 def test_check_knows_damaged_metadata_and_the_archive(root, archive):
     (root / "metadata" / "CUB" / "test" / "class_labels.txt").write_text("x")
-    damaged = datasets.check("cub", root)[4]
+    damaged = datasets.find("cub").parts(root)[4]
     assert (damaged.what, damaged.state) == ("metadata of test", "damaged")
     assert "class_labels.txt" in datasets.describe([damaged])
     (root / "metadata").rename(root / "elsewhere")
@@ -280,8 +291,17 @@ def test_check_knows_damaged_metadata_and_the_archive(root, archive):
 
 def test_descriptions_are_aligned(root):
     (root / "CUB" / "001.Black_footed_Albatross" / "val_1.jpg").unlink()
-    lines = datasets.describe(datasets.check("cub", root)).split("\n")
+    lines = datasets.describe(datasets.find("cub").parts(root)).split("\n")
     assert lines[0].startswith("incomplete  metadata of train-weaksup  4 of 5994  ")
     assert lines[2].startswith("ok          images of train-weaksup    4 of 4     ")
-    assert lines[5].startswith("incomplete  images of train-fullsup    3 of 4     ")
     assert "CUBV2" in lines[6]
+
+
+def test_the_extent_is_known_without_the_data():
+    extents = {name: datasets.find(name).extent for name in datasets.names()}
+    assert [extents[name].classes for name in ("cub", "ilsvrc", "openimages")] == [200, 1_000, 100]
+    assert [name for name in extents if extents[name].masks] == ["openimages"]
+    assert extents["ilsvrc"].images == {"train-weaksup": 1_281_167, "train-fullsup": 10_000, "test": 50_000}
+    tiny = datasets.find("tiny_imagenet", {"classes": 3, "test_per_class": 7}).extent
+    assert (tiny.classes, tiny.images["test"], tiny.images["train-weaksup"]) == (3, 21, 1_350)
+    assert datasets.find("synthetic_birds", {"test": 12}).extent.images["test"] == 12

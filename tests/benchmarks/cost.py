@@ -24,7 +24,7 @@ GPUS_A_NODE = 8
 def operations(recipe: Recipe) -> tuple[float, float, int]:
     """Of one image: a forward pass, that of what follows the drop point (GFLOP); and the parameters."""
     with torch.device("meta"):
-        model = models.build(recipe.backbone, datasets.published_classes(recipe.dataset))
+        model = models.build(recipe.backbone, datasets.find(recipe.dataset).extent.classes)
         images = torch.empty(1, 3, recipe.crop_size, recipe.crop_size)
     with torch.no_grad(), FlopCounterMode(display=False) as whole:
         output = model(images)
@@ -36,7 +36,7 @@ def operations(recipe: Recipe) -> tuple[float, float, int]:
 
 def run_operations(recipe: Recipe, forward: float, tail: float) -> float:
     """EFLOP of a run: three forward passes' worth for each training image (one forward, two backward), one to judge."""
-    sizes = datasets.published_sizes(recipe.dataset)
+    sizes = datasets.find(recipe.dataset).extent.images
     twice = 1 + tail / forward if recipe.method == "bridging" else 1
     trained = 3 * twice * recipe.epochs * sizes["train-weaksup"]
     judged = recipe.epochs * sizes["train-fullsup"] + sizes["test"]
@@ -45,7 +45,9 @@ def run_operations(recipe: Recipe, forward: float, tail: float) -> float:
 
 def cache_bytes(recipe: Recipe) -> dict[str, int]:
     """The decoded images of each split."""
-    return {split: 3 * recipe.size_of(split) ** 2 * n for split, n in datasets.published_sizes(recipe.dataset).items()}
+    return {
+        split: 3 * recipe.size_of(split) ** 2 * n for split, n in datasets.find(recipe.dataset).extent.images.items()
+    }
 
 
 def main() -> None:

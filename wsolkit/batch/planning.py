@@ -158,19 +158,10 @@ def duration(seconds: float) -> str:
 
 def images_left(recipe: Recipe, epochs_done: int = 0) -> int:
     """What is left of a run, in training images: those of its epochs, and a share for every image it evaluates."""
-    sizes = datasets.published_sizes(recipe.dataset) or _sizes_from_options(recipe)
+    sizes = datasets.find(recipe.dataset, recipe.dataset_options).extent.images
     epochs = recipe.epochs - epochs_done
     evaluated = epochs * sizes.get("train-fullsup", 0) + sizes.get("test", 0)
     return round(epochs * sizes.get("train-weaksup", 0) + EVALUATION_SHARE * evaluated)
-
-
-def _sizes_from_options(recipe: Recipe) -> dict[str, int]:
-    """Sizes of a drawn data set, or of so many images of each of so many classes."""
-    options = recipe.dataset_options
-    if "classes" in options:
-        per_class = {"train-weaksup": "train", "train-fullsup": "fullsup", "test": "test"}
-        return {split: options["classes"] * options[f"{name}_per_class"] for split, name in per_class.items()}
-    return {split: options.get(split.replace("-", "_"), 0) for split in datasets.SPLITS}
 
 
 def _with_pretraining(recipe: Recipe) -> list[Recipe]:

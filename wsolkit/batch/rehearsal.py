@@ -114,8 +114,8 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
 
 
 def _generated(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
-    classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
-    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
+    extent = datasets.find(recipe.dataset, recipe.dataset_options).extent
+    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), extent.classes, count, extent.masks))
 
 
 def _real(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
@@ -124,11 +124,11 @@ def _real(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDat
 
 def _is_absent(dataset: str, machine: Machine) -> bool:
     """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
-    if not datasets.is_published(dataset):
+    if not datasets.find(dataset).published:
         return False
     if machine.data_root is None:
         return True
-    return not any(part.found or _has_content(part.path) for part in datasets.check(dataset, machine.data_root))
+    return not any(part.found or _has_content(part.path) for part in datasets.find(dataset).parts(machine.data_root))
 
 
 def _has_content(path: Path) -> bool:

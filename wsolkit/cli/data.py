@@ -8,7 +8,7 @@ import typer
 from wsolkit.cli.options import DataRoot
 from wsolkit.cli.output import interruptible
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: what is there, what is missing, where to get it.")
+app = typer.Typer(no_args_is_help=True, help="Data sets: what was found, what is missing, where to get it.")
 
 Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
 DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
@@ -16,34 +16,35 @@ DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the rea
 
 @app.command()
 def check(name: Dataset, data_root: DataFolder) -> None:
-    """List what a data set needs and what of it is there; exit code 1 where it is not complete.
+    """List what a data set needs and how much of it was found; exit code 1 if it is not complete.
 
     Example: wsolkit data check cub --data-root data
     """
     from wsolkit import datasets
 
-    parts = datasets.check(name, data_root)
+    parts = datasets.find(name).parts(data_root)
     if not data_root.expanduser().exists():
         typer.echo(f"{data_root} does not exist.", err=True)
-    typer.echo(datasets.describe(parts) if parts else f"{name} does not say what it needs; a drawn one needs nothing.")
+    typer.echo(datasets.describe(parts) if parts else f"{name} needs no files.")
     if any(part.state != "ok" for part in parts):
         raise typer.Exit(1)
 
 
 @app.command()
 def get(name: Dataset, data_root: DataFolder) -> None:
-    """Download, verify and unpack what needs neither login nor browser; then as `check`.
+    """Download, verify and unpack what needs neither a login nor a browser; then do as `check` does.
 
     Example: wsolkit data get tiny_imagenet --data-root data
     """
     from wsolkit import datasets
     from wsolkit.datasets import _downloads
 
-    complete = all(part.state == "ok" for part in datasets.check(name, data_root))
+    source = datasets.find(name)
+    complete = all(part.state == "ok" for part in source.parts(data_root))
     with interruptible():
-        for archive in () if complete else datasets.archives(name):
+        for archive in () if complete else source.archives:
             typer.echo(f"{archive.name} from {archive.url}: {archive.licence}.")
-            typer.echo(f"{_downloads.fetch(archive, data_root.expanduser())} is there.")
+            typer.echo(f"Unpacked in {_downloads.fetch(archive, data_root.expanduser())}")
     check(name, data_root)
 
 
@@ -54,7 +55,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
     data_root: DataRoot = None,
 ) -> None:
-    """Write a few test pictures of a data set as files, to try `localize` and `your_own_model` on.
+    """Write a few test pictures of a data set as files, to try `localize` and `your_own_model` with.
 
     Example: wsolkit data sample synthetic_birds --out photos
     """
@@ -66,7 +67,7 @@ def sample(
 
 @app.command()
 def verify() -> None:
-    """Read all cached images against the sums they were written with; exit code 1 where one was altered.
+    """Compare all cached images with the sums they were written with; exit code 1 if one was altered.
 
     Example: wsolkit data verify
     """

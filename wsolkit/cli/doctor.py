@@ -181,7 +181,7 @@ def _data(root: Path) -> Iterator[Finding]:
     from wsolkit import datasets
 
     for name in datasets.names():
-        parts = datasets.check(name, root)
+        parts = datasets.find(name).parts(root)
         if not parts:
             continue
         bad = [part for part in parts if part.state not in ("ok", "unknown")]

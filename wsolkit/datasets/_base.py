@@ -1,14 +1,38 @@
-"""What every data set gives: `Sample` and `WsolDataset`."""
+"""What every data set gives: `Sample`, `WsolDataset`, and how large it is: `Extent`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pydantic
 from torch.utils.data import Dataset
 
+#: Roles of the WSOL benchmark: labels only; boxes for tuning and model selection; the final report.
 SPLITS = ("train-weaksup", "train-fullsup", "test")
-"""Roles of the WSOL benchmark: labels only; boxes for tuning and model selection; the final report."""
+
+#: Configuration of every ``Options`` class: unknown names and wrong types are refused.
+STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class NoOptions:
+    """The options of a data set that has none."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a data set is, known without opening it.
+
+    Attributes:
+        images: how many images each split has; empty if that is not known.
+        classes: how many classes it has.
+        masks: whether images for evaluation have masks instead of boxes.
+    """
+
+    images: Mapping[str, int] = field(default_factory=dict)
+    classes: int = 20
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -18,8 +42,8 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8, RGB.
         label: class index.
-        boxes: (k, 4) int64, ``x0, y0, x1, y1`` in pixels of ``image``; (0, 4) where the data set has none.
-        mask: (H, W) uint8, 1 foreground, 0 background, 255 ignored; None where the data set has none.
+        boxes: (k, 4) int64, ``x0, y0, x1, y1`` in pixels of ``image``; (0, 4) if the data set has none.
+        mask: (H, W) uint8, 1 foreground, 0 background, 255 ignored; None if the data set has none.
         image_id: a name, unique within the split.
     """
 
@@ -39,7 +63,7 @@ class WsolDataset(Dataset, ABC):
         size: side of the square images in pixels.
         classes: class names; a label is an index into them.
         labels: (N,) int64, known without decoding an image.
-        fingerprint: a short text that changes whenever a pixel or a label might.
+        fingerprint: a short text that changes whenever a pixel or a label might change.
     """
 
     name: str
@@ -54,7 +78,12 @@ class WsolDataset(Dataset, ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index`` with its annotation; IndexError beyond the last."""
+        """Image ``index`` with its annotation; IndexError for an index below 0 or beyond the last image."""
+
+    def require_index(self, index: int) -> None:
+        """Raise IndexError for an index below 0 or beyond the last image."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no image {index} in {self.name} {self.split}, which has {len(self)} images.")
 
 
 def scale_boxes(boxes: np.ndarray, width: int, height: int, size: int | tuple[int, int]) -> np.ndarray:

@@ -1,29 +1,85 @@
-"""A cache that decodes or draws each image once: in parallel, resumable, checked, read through memory mapping."""
+"""Data sets with all their images as one array: decoded once into a folder or memory, or decoded at every access.
+
+A cache folder is filled in parallel and can be filled further after a kill. It is checked, and read by memory mapping.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from wsolkit.datasets._base import Sample, WsolDataset
-from wsolkit.datasets._uncached import OpenedDataset
 from wsolkit.errors import DataError
 from wsolkit.system.processes import cores
 from wsolkit.system.progress import progress
 from wsolkit.system.writing import atomic_file, writable_folder
 
+#: What a cache holds; image i's boxes end at ``box_ends[i]``, and ``sums`` has the CRC-32 of every chunk of images.
 ARRAYS = ("images", "boxes", "box_ends", "masks", "ids", "sums")
-"""What a cache holds; image i's boxes end at ``box_ends[i]``, and ``sums`` has the CRC-32 of every chunk of images."""
 
+#: Images that one thread reads at a time; they are read again if the process ends meanwhile.
 CHUNK = 256
-"""Images that are read by one thread at a time, and redone if the process ends meanwhile."""
+
+Arrays = dict[str, np.ndarray]
+
+
+class OpenedDataset(WsolDataset):
+    """A split whose images can be read many at a time.
+
+    Attributes:
+        images: (N, S, S, 3) uint8, indexable by an array of image numbers.
+    """
+
+    images: "np.ndarray | Decoded"
+
+    def __init__(self, source: WsolDataset):
+        """Take over what describes ``source``."""
+        self.name, self.split, self.size = source.name, source.split, source.size
+        self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
+
+
+class UncachedDataset(OpenedDataset):
+    """The same samples as the source's, each image decoded whenever it is asked for."""
+
+    def __init__(self, source: WsolDataset):
+        """Read nothing yet."""
+        super().__init__(source)
+        self._source, self.images = source, Decoded(source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[index]
+
+
+class Decoded:
+    """The images of a data set, indexed like an array and decoded at every access.
+
+    Attributes:
+        shape: as the array would have.
+    """
+
+    def __init__(self, source: WsolDataset):
+        """Read nothing yet."""
+        self._source, self._numbers = source, np.arange(len(source))
+        self.shape = (len(source), source.size, source.size, 3)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if isinstance(index, tuple):
+            return self[index[0]][index[1:]]
+        chosen = self._numbers[index]
+        if chosen.ndim == 0:
+            return self._source[int(chosen)].image
+        return np.stack([self._source[int(number)].image for number in chosen])
 
 
 class CachedDataset(OpenedDataset):
@@ -32,7 +88,7 @@ class CachedDataset(OpenedDataset):
     images: np.ndarray
 
     def __init__(self, source: WsolDataset, folder: Path | None = None):
-        """Fill the cache, or go on filling it, or open it where it is whole.
+        """Fill the cache, go on filling it, or open a complete one.
 
         Args:
             source: the data set to read once.
@@ -41,116 +97,113 @@ class CachedDataset(OpenedDataset):
         Raises:
             DataError: if an image cannot be read (what was read is kept), the disk is too small, or the cache damaged.
         """
-        self.name, self.split, self.size = source.name, source.split, source.size
-        self.classes, self.labels, self.fingerprint = source.classes, source.labels, source.fingerprint
-        arrays = _in_memory(source) if folder is None else _on_disk(source, Path(folder))
-        self.images, self._boxes, self._box_ends, self._masks, self._ids, self._sums = (arrays[n] for n in ARRAYS)
+        super().__init__(source)
+        arrays = _filled(source, None) if folder is None else _on_disk(source, Path(folder))
+        self.images, self._boxes, self._box_ends, self._masks, self._ids, _ = (arrays[name] for name in ARRAYS)
 
     def __getitem__(self, index: int) -> Sample:
-        start = 0 if index == 0 else self._box_ends[index - 1]
+        self.require_index(index)
+        boxes = self._boxes[self._box_ends[index - 1] if index else 0 : self._box_ends[index]]
         mask = self._masks[index] if len(self._masks) else None
-        boxes = self._boxes[start : self._box_ends[index]]
         return Sample(self.images[index], int(self.labels[index]), boxes, mask, str(self._ids[index]))
 
 
 def verify(folder: Path) -> list[str]:
-    """Read every image of a cache against the sum it was written with.
+    """Read every image of a cache and compare it with the sum it was written with.
 
     Args:
         folder: of one split, below the cache folder.
 
     Returns:
-        What is wrong, one line each; nothing if the cache is whole.
+        What is wrong, one line each; nothing if the cache is intact.
     """
     try:
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-    except (OSError, ValueError, EOFError) as error:
+        arrays = _loaded(folder)
+    except Exception as error:  # NumPy may raise anything for a damaged byte
         return [f"{folder} cannot be read: {error}"]
-    chunks = progress(list(_chunks(len(arrays["images"]))), f"images of {folder.name}")
+    chunks = progress(_chunks(len(arrays["images"])), f"images of {folder.name}")
     wrong = [
         chunk for chunk, known in zip(chunks, arrays["sums"], strict=True) if _sum(arrays["images"], chunk) != known
     ]
     return [f"{folder}: images {chunk.start} to {chunk.stop - 1} were altered; delete that folder" for chunk in wrong]
 
 
-def _in_memory(source: WsolDataset) -> dict[str, np.ndarray]:
-    images = np.empty((len(source), source.size, source.size, 3), np.uint8)
-    chunks = list(_chunks(len(source)))
-    parts = [_read(source, images, chunk) for chunk in progress(chunks, _title(source))]
-    return {"images": images, **_together(parts)}
-
-
-def _on_disk(source: WsolDataset, folder: Path) -> dict[str, np.ndarray]:
+def _on_disk(source: WsolDataset, folder: Path) -> Arrays:
+    """The arrays of a cache below ``folder``, filled first if need be."""
     identity = [source.name, source.split, source.size, source.fingerprint]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     target = folder / f"{source.name}-{source.split}-{source.size}-{key}"
     with FileLock(writable_folder(folder) / f"{target.name}.lock"):
         if not target.exists():
             partial = folder / f".{target.name}"
-            _fill(source, partial)
+            partial.mkdir(exist_ok=True)
+            for name, array in _filled(source, partial).items():
+                if isinstance(array, np.memmap):
+                    array.flush()
+                else:
+                    with atomic_file(partial / f"{name}.npy") as file, file.open("wb") as opened:
+                        np.save(opened, array)
+            for file in partial.glob("*.npz"):
+                file.unlink()
             os.replace(partial, target)
     try:
-        arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-        if len(arrays["ids"]) != len(source) or len(arrays["images"]) != len(source):
+        arrays = _loaded(target)
+        if len(arrays["images"]) != len(source):
             raise ValueError(f"{len(arrays['images'])} images instead of {len(source)}")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy may raise anything for a damaged byte
         raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is made anew.") from error
     return arrays
 
 
-def _fill(source: WsolDataset, folder: Path) -> None:
-    """Read all images into a folder; one that an earlier process has begun is gone on with."""
-    folder.mkdir(exist_ok=True)
-    images, chunks = _room_for(source, folder / "images.npy"), list(_chunks(len(source)))
-    files = [folder / f"part-{chunk.start:08d}.npz" for chunk in chunks]
-    todo = [(chunk, file) for chunk, file in zip(chunks, files, strict=True) if not _is_whole(images, chunk, file)]
-    pool = ThreadPoolExecutor(cores())
-    try:
-        # Decoding and resizing leave Python's lock, so that threads are as fast as processes, and begin at once.
-        tasks = [pool.submit(_read_to_file, source, images, chunk, file) for chunk, file in todo]
-        for task in progress(as_completed(tasks), _title(source), total=len(tasks), unit="chunk"):
-            task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    images.flush()
-    _write_masks(source, folder / "masks.npy", files)
-    for name, array in _together([_load(file, without="masks") for file in files]).items():
-        with atomic_file(folder / f"{name}.npy") as partial, partial.open("wb") as opened:
-            np.save(opened, array)
-    for file in files:
-        file.unlink()
+def _loaded(folder: Path) -> Arrays:
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    count, ends = len(arrays["images"]), arrays["box_ends"]
+    lengths = len(arrays["ids"]), len(ends), int(ends[-1]), len(arrays["sums"])
+    if lengths != (count, count, len(arrays["boxes"]), len(_chunks(count))) or len(arrays["masks"]) not in (0, count):
+        raise ValueError("its files do not belong together")
+    return arrays
 
 
-def _write_masks(source: WsolDataset, target: Path, files: list[Path]) -> None:
-    """Put the masks of all chunks into one file, a chunk at a time: together they may exceed the memory."""
-    masked = len(np.load(files[0])["masks"]) > 0
-    shape = (len(source) if masked else 0, source.size, source.size)
-    with atomic_file(target) as partial:
-        masks = np.lib.format.open_memmap(partial, "w+", np.uint8, shape) if masked else np.zeros(shape, np.uint8)
-        for start, file in zip(range(0, len(masks), CHUNK), files, strict=False):
-            masks[start : start + CHUNK] = np.load(file)["masks"]
-        if isinstance(masks, np.memmap):
-            masks.flush()
-        else:
-            with partial.open("wb") as opened:
-                np.save(opened, masks)
+def _filled(source: WsolDataset, folder: Path | None) -> Arrays:
+    """Read all images into memory, or into a folder, where chunks that an earlier process has read are kept."""
+    count, shape = len(source), (source.size, source.size)
+    images = _room(source, folder, "images", (count, *shape, 3))
+    masks = _room(source, folder, "masks", (0 if source[0].mask is None else count, *shape))
+
+    def read(chunk: range) -> Arrays:
+        file = folder and folder / f"chunk-{chunk.start:08d}.npz"
+        part = _kept(file, chunk, images, masks) if file else None
+        if part is None:
+            part = _read(source, chunk, images, masks)
+            if file:
+                with atomic_file(file) as partial, partial.open("wb") as opened:
+                    np.savez(opened, **part)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`
+        return part
+
+    chunks = _chunks(count)
+    # Decoding and resizing release Python's lock, so threads are as fast as processes, and start at once.
+    with ThreadPoolExecutor(cores()) as pool:
+        title = f"images of {source.name} {source.split}"
+        parts = list(progress(pool.map(read, chunks), title, len(chunks), "chunk"))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    ends, sums = np.cumsum(joined.pop("counts"), dtype=np.int64), joined.pop("sums")[::2].astype(np.uint32)
+    return {"images": images, "masks": masks, "box_ends": ends, "sums": sums, **joined}
 
 
-def _load(file: Path, without: str) -> dict[str, np.ndarray]:
-    with np.load(file) as part:
-        return {name: part[name] for name in part.files if name != without}
-
-
-def _room_for(source: WsolDataset, file: Path) -> np.memmap:
-    """The images' file, with its whole space reserved: a full disk ends a process that writes through memory."""
-    shape = (len(source), source.size, source.size, 3)
-    if file.exists():
-        return np.lib.format.open_memmap(file, "r+")
-    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
+def _room(source: WsolDataset, folder: Path | None, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array to fill. On disk its space is reserved: a full disk would end a process that writes to mapped memory."""
+    if folder is None or not shape[0]:
+        return np.zeros(shape, np.uint8)
+    file = folder / f"{name}.npy"
+    with suppress(Exception):  # what an earlier process left is made anew if it cannot be opened
+        begun = np.lib.format.open_memmap(file, "r+")
+        if (begun.shape, begun.dtype) == (shape, np.uint8):
+            return begun
+    needed, free = int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"The decoded images of {source.name} {source.split} take {needed / 1e9:.1f} GB, and {file.parent.parent} "
-            f"has {free / 1e9:.1f} GB left. Set WSOLKIT_CACHE to a folder with more room."
+            f"The decoded {name} of {source.name} {source.split} take {needed / 1e9:.1f} GB, and {folder.parent} "
+            f"has {free / 1e9:.1f} GB left. Set WSOLKIT_CACHE to a folder with more room, or to 'off'."
         )
     with atomic_file(file) as partial:
         np.lib.format.open_memmap(partial, "w+", np.uint8, shape).flush()
@@ -160,49 +213,33 @@ def _room_for(source: WsolDataset, file: Path) -> np.memmap:
     return np.lib.format.open_memmap(file, "r+")
 
 
-def _read_to_file(source: WsolDataset, images: np.ndarray, chunk: range, file: Path) -> None:
-    part = _read(source, images, chunk)
-    with atomic_file(file) as partial, partial.open("wb") as opened:
-        np.savez(opened, **part)  # type: ignore[arg-type]  # its stub takes any name for `allow_pickle`, which none is
-
-
-def _read(source: WsolDataset, images: np.ndarray, chunk: range) -> dict[str, np.ndarray]:
-    """Read a chunk: its images into their place, and the rest as small arrays."""
-    boxes, counts, masks, ids = [np.zeros((0, 4), np.int64)], [], [], []
+def _read(source: WsolDataset, chunk: range, images: np.ndarray, masks: np.ndarray) -> Arrays:
+    """Read a chunk: its images and masks into their place, and the rest as small arrays."""
+    boxes, ids = [], []
     for index in chunk:
         sample = source[index]
         images[index] = sample.image
+        if len(masks):
+            masks[index] = sample.mask
         boxes.append(sample.boxes)
-        counts.append(len(sample.boxes))
         ids.append(sample.image_id)
-        masks += [] if sample.mask is None else [sample.mask]
-    found = np.stack(masks) if masks else np.zeros((0, source.size, source.size), np.uint8)
-    arrays = {"boxes": np.concatenate(boxes), "counts": np.array(counts), "masks": found, "ids": np.array(ids)}
-    return arrays | {"sum": np.array([_sum(images, chunk)], np.uint32)}
+    counts, sums = [len(each) for each in boxes], [_sum(images, chunk), _sum(masks, chunk)]
+    return {"boxes": np.concatenate(boxes), "counts": np.array(counts), "ids": np.array(ids), "sums": np.array(sums)}
 
 
-def _together(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ends = np.cumsum(joined.pop("counts"), dtype=np.int64)
-    return {**joined, "sums": joined.pop("sum"), "box_ends": ends}
-
-
-def _is_whole(images: np.ndarray, chunk: range, file: Path) -> bool:
-    """Whether an earlier process has read a chunk, and its images are as they were written."""
+def _kept(file: Path, chunk: range, images: np.ndarray, masks: np.ndarray) -> Arrays | None:
+    """What an earlier process has read of a chunk, if its images and masks are as they were written."""
     try:
-        with np.load(file) as part:
-            return len(part["ids"]) == len(chunk) and int(part["sum"][0]) == _sum(images, chunk)
-    except (OSError, ValueError, KeyError, EOFError):
-        return False
+        with np.load(file) as opened:
+            part = dict(opened)
+        return part if part["sums"].tolist() == [_sum(images, chunk), _sum(masks, chunk)] else None
+    except Exception:  # NumPy may raise anything for a damaged byte
+        return None
 
 
-def _chunks(count: int) -> Iterator[range]:
-    return (range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+def _chunks(count: int) -> list[range]:
+    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
-def _sum(images: np.ndarray, chunk: range) -> int:
-    return zlib.crc32(np.ascontiguousarray(images[chunk.start : chunk.stop]).data)
-
-
-def _title(source: WsolDataset) -> str:
-    return f"images of {source.name} {source.split}"
+def _sum(array: np.ndarray, chunk: range) -> int:
+    return zlib.crc32(np.ascontiguousarray(array[chunk.start : chunk.stop]).data)

@@ -2,7 +2,7 @@
 
 An object is a list of :class:`Part` in its own coordinates (about -1 to 1, y downwards), painted in order.
 A :class:`Pose` places it in the unit square. Nothing here depends on the size of the picture until `render`
-paints it, so the same scene can be had at any size.
+paints it, so the same scene can be painted at any size.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+#: Pictures are painted this many times larger on each side and averaged down, for smooth edges.
 SUPERSAMPLING = 4
-"""Pictures are painted this many times larger on each side and averaged down, for smooth edges."""
 
 _SUBPIXEL_BITS = 4
 
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: centre and scale as fractions of the picture, angle in radians, mirrored or not."""
+    """Where an object is: centre and scale as fractions of the picture, angle in radians, mirrored or not."""
 
     centre: tuple[float, float]
     scale: float
@@ -62,7 +62,7 @@ def polygon(*corners: tuple[float, float]) -> np.ndarray:
 
 
 def random_pose(rng: np.random.Generator, parts: list[Part], extent: tuple[float, float], tilt: float) -> Pose:
-    """A pose in which the whole object lies in the picture.
+    """A pose in which the whole object is inside the picture.
 
     Args:
         rng: source of randomness.
@@ -95,12 +95,12 @@ def hue(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[
 def render(
     rng: np.random.Generator, parts: list[Part], pose: Pose, size: int, distractors: int = 6
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paint an object before a noise background with leaves, lit from above.
+    """Paint an object in front of a noise background with leaves, lit from above.
 
     Args:
         rng: source of randomness for background, leaves and light.
         parts: the object, painted in order.
-        pose: where it lies.
+        pose: where it is.
         size: side of the picture in pixels.
         distractors: largest number of leaves.
 

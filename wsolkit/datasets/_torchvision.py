@@ -1,4 +1,4 @@
-"""The kit's data sets as torchvision's, for code that is written against those."""
+"""The kit's data sets as torchvision data sets, for code that is written for those."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -37,9 +37,9 @@ class WsolVisionDataset(VisionDataset):
             source: the split.
             transform: of the picture, a PIL image.
             target_transform: of the target.
-            transforms: of both, e.g. from ``torchvision.transforms.v2``; instead of the two others.
+            transforms: of both, e.g. from ``torchvision.transforms.v2``; instead of the other two.
             target: ``"class"`` gives the class index; ``"boxes"`` a dict with ``labels`` (k,), ``boxes`` (k, 4), XYXY
-                in pixels, and, where there is one, ``mask`` (1, H, W), as torchvision's detection has them.
+                in pixels, and ``mask`` (1, H, W) if the data set has masks, as in torchvision's detection data sets.
         """
         super().__init__("", transforms, transform, target_transform)
         self._source, self._target = source, target

@@ -1,8 +1,8 @@
-"""Synthetic birds, the stand-in for CUB-200-2011: one shape, many species, told apart for certain by the head alone.
+"""Synthetic birds, the stand-in for CUB-200-2011: one shape, many species, which only the head tells apart for sure.
 
 A species is a combination of colours for head, body, belly, wing, tail and bill. The head's colour is its own;
-every other colour is shared with other species. So the head is the most discriminative part, and a classifier has no
-need to look at the rest of the bird: the situation that the paper starts from (Sec. 1).
+every other colour is shared with other species. So the head is the most discriminative part, and a classifier need
+not look at the rest of the bird: the situation that the paper starts from (Sec. 1).
 """
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from wsolkit.datasets import _drawing as drawing
 from wsolkit.datasets._drawing import Part, blob, ellipse, polygon
 from wsolkit.datasets._synthetic import SyntheticOptions as Options
-from wsolkit.datasets._synthetic import opener
+from wsolkit.datasets._synthetic import World
 
-__all__ = ["Options", "open_split"]
+__all__ = ["Options", "extent", "open_split"]
 
+#: The head's colour, which names the species.
 HEADS = {
     "scarlet": (0.87, 0.10, 0.10),
     "golden": (0.98, 0.80, 0.08),
@@ -26,7 +27,6 @@ HEADS = {
     "teal": (0.10, 0.72, 0.75),
     "rose": (0.96, 0.45, 0.68),
 }
-"""The head's colour, which names the species."""
 
 BODIES = ((0.62, 0.44, 0.26), (0.40, 0.48, 0.62), (0.48, 0.56, 0.30), (0.70, 0.46, 0.40))
 BELLIES = ((0.94, 0.86, 0.66), (0.84, 0.86, 0.88), (0.90, 0.66, 0.46))
@@ -95,4 +95,5 @@ def _wing(rng: np.random.Generator, colour: np.ndarray) -> list[Part]:
     return [Part(wing, colour), Part(band, colour * 0.68)]
 
 
-open_split = opener("synthetic_birds", tuple(f"{head} bird" for head in HEADS), _compose)
+WORLD = World("synthetic_birds", tuple(f"{head} bird" for head in HEADS), _compose)
+open_split, extent = WORLD.open_split, WORLD.extent

@@ -5,10 +5,10 @@ import numpy as np
 from wsolkit.datasets import _drawing as drawing
 from wsolkit.datasets._drawing import Part, blob, ellipse, hue, polygon
 from wsolkit.datasets._synthetic import SyntheticOptions as Options
-from wsolkit.datasets._synthetic import opener
+from wsolkit.datasets._synthetic import World
 from wsolkit.datasets.synthetic_birds import bird
 
-__all__ = ["Options", "open_split"]
+__all__ = ["Options", "extent", "open_split"]
 
 INK = np.array([0.09, 0.09, 0.10])
 GLASS = np.array([0.74, 0.86, 0.92])
@@ -163,4 +163,5 @@ def _compose(rng: np.random.Generator, label: int) -> tuple[list[Part], drawing.
     return parts, drawing.random_pose(rng, parts, extent=(0.4, 0.88), tilt=0.4)
 
 
-open_split = opener("synthetic_objects", tuple(CATEGORIES), _compose)
+WORLD = World("synthetic_objects", tuple(CATEGORIES), _compose)
+open_split, extent = WORLD.open_split, WORLD.extent
