@@ -1,6 +1,7 @@
 """Figures in one style: data frames or arrays in, a matplotlib ``Figure`` out; no file is read or written here."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import style
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -45,7 +45,7 @@ def table_bars(table: Table, lines: Sequence[str] = ("whole image", "centred box
     figure, axes = _panels(len(counts), len(table.names), width, height, sharey="row", height_ratios=counts.tolist())
     for row, block in zip(axes, counts.index, strict=True):
         for axis, (metric, name) in zip(row, table.names.items(), strict=True):
-            part = summary[(summary[[*BLOCK, "metric"]] == (*block, metric)).all(axis=1)]
+            part = summary[(summary[[*BLOCK, "metric"]] == [*block, metric]).all(axis=1)]
             bars, boxes = part[~part["fixed"]], part[part["fixed"]].dropna(subset="mean_pct")
             here = {"color": OURS, "label": f"here ({table.profile}), mean ± deviation over seeds"}
             error = {"xerr": bars["sd_pct"].fillna(0), "error_kw": {"elinewidth": 1, "capsize": 2}}
@@ -179,17 +179,11 @@ def map_grid(
         boxes: by title of a column, one (n, 4) array per image, drawn on its map.
         titles: the label left of each row.
     """
-    wide, high = 1 + len(columns), len(images)
-    figure, axes = _panels(high, wide, 1.45 * wide, 1.5 * high + 0.25, pictures=True)
-    for number, (row, image, truth) in enumerate(zip(axes, images, true_boxes, strict=True)):
-        _picture(row[0], image, truth)
-        for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
-            _picture(axis, image, truth, boxes[title][number] if boxes and title in boxes else (), maps[number])
-    for axis, title in zip(axes[0], ["image", *columns], strict=True):
-        axis.set_title(title)
-    for axis, title in zip(axes[:, 0], titles, strict=False):
-        axis.set_ylabel(title, fontsize=8)
-    return figure
+    layers, none = {"image": [None] * len(images), **columns}, [()] * len(images)
+    found = [(boxes or {}).get(title, none) for title in layers]
+    by_column = [zip(images, true_boxes, *both, strict=True) for both in zip(found, layers.values(), strict=True)]
+    cells = list(zip(*by_column, strict=True))
+    return _picture_grid(cells, 1.45, 1.5, ["image", *columns], titles)
 
 
 @style.context(STYLE)
@@ -204,14 +198,9 @@ def box_grid(
         boxes: by method, one (n, 4) array per image.
         titles: what stands above each column.
     """
-    figure, axes = _panels(len(boxes), len(images), 1.2 * len(images), 1.28 * len(boxes), pictures=True)
-    for row, (method, predicted) in zip(axes, boxes.items(), strict=True):
-        row[0].set_ylabel(method)
-        for axis, image, truth, found in zip(row, images, true_boxes, predicted, strict=True):
-            _picture(axis, image, truth, found)
-    for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title, fontsize=7)
-    return figure
+    bare = [None] * len(images)
+    cells = [list(zip(images, true_boxes, predicted, bare, strict=True)) for predicted in boxes.values()]
+    return _picture_grid(cells, 1.2, 1.28, titles, list(boxes))
 
 
 def _panels(
@@ -236,23 +225,30 @@ def _wrapped(count: int, columns: int, width: float, height: float, **options: A
     return figure, list(axes.flat[:count])
 
 
-def _picture(axis: Axes, image: np.ndarray, truth: Any, found: Any = (), score: np.ndarray | None = None) -> None:
-    if score is None:
-        axis.imshow(image)
-    else:
-        axis.imshow(image.mean(-1), cmap="gray")
-        axis.imshow(score, cmap=MAP_COLOURS, alpha=MAP_STRENGTH, vmin=0, vmax=1)
-    for boxes, colour in ((truth, TRUE_BOX), (found, PREDICTED_BOX)):
-        for x0, y0, x1, y1 in boxes:
-            axis.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.4))
+def _picture_grid(
+    cells: Sequence[Sequence[tuple]], width: float, height: float, titles: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """Rows of pictures of that size in inches, each with true boxes, predicted boxes, and a score map laid over it."""
+    rows, columns = len(cells), len(cells[0])
+    figure, axes = _panels(rows, columns, width * columns, height * rows + 0.25 * bool(titles), pictures=True)
+    for axis, (image, truth, found, score) in zip(axes.flat, chain(*cells), strict=True):
+        axis.imshow(image if score is None else image.mean(-1), cmap="gray")
+        if score is not None:
+            axis.imshow(score, cmap=MAP_COLOURS, alpha=MAP_STRENGTH, vmin=0, vmax=1)
+        for boxes, colour in ((truth, TRUE_BOX), (found, PREDICTED_BOX)):
+            for x0, y0, x1, y1 in boxes:
+                axis.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.4))
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, fontsize=6 * width)
+    for axis, label in zip(axes[:, 0], labels, strict=False):
+        axis.set_ylabel(label, fontsize=8)
+    return figure
 
 
 def _with_legend(figure: Figure, columns: int) -> Figure:
     """One legend below for all panels; our numbers come first."""
-    found: dict[str, Artist] = {}
-    for axis in figure.axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+    shown = [axis.get_legend_handles_labels() for axis in figure.axes]
+    found = {label: handle for handles, labels in shown for handle, label in zip(handles, labels, strict=True)}
     order = sorted(found, key=lambda label: not label.startswith("here"))
     figure.legend([found[label] for label in order], order, loc="outside lower center", ncols=columns)
     return figure

@@ -39,6 +39,7 @@ RUNS_PART = "runs"
 PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
 
 Key = TypeVar("Key", bound=Hashable)
+Experiments = Mapping[Key, Mapping[str, Any]]
 
 
 class Planned(Exception):
@@ -106,9 +107,7 @@ class Study:
             self._path(RUNS_PART, "csv").unlink(missing_ok=True)
         return found
 
-    def train(
-        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Sequence[int] | None = None
-    ) -> dict[Key, list[Run]]:
+    def train(self, experiments: Experiments[Key], seeds: Sequence[int] | None = None) -> dict[Key, list[Run]]:
         """The finished runs of several experiments, all trained in one go.
 
         Args:
@@ -121,7 +120,7 @@ class Study:
         return self.train_at(experiments, dict.fromkeys(experiments, self.seeds if seeds is None else seeds))
 
     def train_at(
-        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Mapping[Key, Sequence[int]], missing: bool = True
+        self, experiments: Experiments[Key], seeds: Mapping[Key, Sequence[int]], missing: bool = True
     ) -> dict[Key, list[Run]]:
         """As `train`, with separate seeds for each experiment.
 
@@ -295,7 +294,7 @@ def open_study(
     chosen = chosen_profile(profile)
     numbers = tuple(chosen.seeds if seeds is None else seeds)
     if not numbers or len(set(numbers)) < len(numbers):
-        raise RecipeError(f"seeds = {list(numbers)}: expected at least one seed, and each only once.")
+        raise RecipeError(f"seeds = {list(numbers)}: expected at least one seed, and no two alike.")
     data = None if data_root is None else Path(data_root).expanduser().resolve()
     machine = loop.Machine(data_root=data, device=device, cache=folders.cache_or_off())
     out = (Path(out_root).expanduser().resolve() if out_root else folders.figures_root()) / chosen.name

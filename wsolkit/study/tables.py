@@ -104,8 +104,7 @@ def place(key: str | Place, paper: pd.DataFrame) -> Place:
         return key
     (dataset, backbone), *others = paper[BLOCK].drop_duplicates().itertuples(index=False, name=None)
     if others:
-        example = (dataset, backbone, key)
-        raise RecipeError(f"Row {key!r}: this table has several blocks. Expected (dataset, backbone, row): {example}.")
+        raise RecipeError(f"Row {key!r}: the table has several blocks. Expected keys such as {dataset, backbone, key}.")
     return dataset, backbone, key
 
 
