@@ -129,7 +129,7 @@ def tidy_rows(
                 values = {metric: report.rate(metric, kind) for metric in metrics}
                 made = {"count": (report.images["map"] == kind).sum(), **run.made()}
                 parts.append(_frame(values).assign(row=row, **made, **where))
-        if fixed_boxes:
+        if fixed_boxes and set(metrics) - set(PXAP_NAMES):  # data judged by masks may have no boxes
             parts.append(fixed_box_rows(machine, group[0][0]).assign(**where))
     return pd.concat(parts, ignore_index=True).assign(table=number)
 
