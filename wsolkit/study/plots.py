@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import style
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -41,8 +40,9 @@ def table_bars(table: Table, lines: Sequence[str] = ("whole image", "centred box
     summary = table.summary.reset_index()
     summary["fixed"] = summary["row"].isin(lines)
     counts = summary[~summary["fixed"]].groupby(BLOCK, sort=False)["row"].nunique()
-    width, height = 2.75 * max(len(table.names), 2), (0.27 * counts + 0.85).sum() + 0.3
-    figure, axes = _panels(len(counts), len(table.names), width, height, sharey="row", height_ratios=counts.tolist())
+    columns, width, height = len(table.names), max(2.75, 5.5 / len(table.names)), (0.27 * counts + 0.85).mean()
+    shared = {"sharey": "row", "height_ratios": counts.tolist()}
+    figure, axes = _panels(len(counts) * columns, columns, width, height, **shared)
     for row, block in zip(axes, counts.index, strict=True):
         for axis, (metric, name) in zip(row, table.names.items(), strict=True):
             part = summary[(summary[[*BLOCK, "metric"]] == [*block, metric]).all(axis=1)]
@@ -58,7 +58,7 @@ def table_bars(table: Table, lines: Sequence[str] = ("whole image", "centred box
             axis.label_outer()
         row[0].invert_yaxis()
         row[0].set_ylabel(" · ".join(block))
-    return _with_legend(figure, 4 if len(table.names) > 2 else 2)
+    return _with_legend(figure, 4 if columns > 2 else 2)
 
 
 @style.context(STYLE)
@@ -71,7 +71,7 @@ def histograms(rows: pd.DataFrame, panels: Mapping[str, tuple[str, str]], colour
         panels: by ``table``, the title and the label of the x axis.
         colours: by ``row``.
     """
-    figure, axes = _panels(1, len(panels), 4.1 * len(panels), 3.0)
+    figure, axes = _panels(len(panels), len(panels), 4.1, 2.7)
     for axis, (name, (title, label)) in zip(axes.flat, panels.items(), strict=True):
         for line, part in rows[rows["table"] == name].groupby("row", sort=False):
             colour, edges = colours[line], [*part["low"], part["high"].iloc[-1]]
@@ -94,8 +94,8 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
         symbols: printed symbol by option, in the order of the panels.
         columns: the largest number of panels side by side.
     """
-    figure, axes = _wrapped(len(symbols), columns, 2.3, 2.2, sharey=True)
-    for axis, (option, symbol) in zip(axes, symbols.items(), strict=True):
+    figure, axes = _panels(len(symbols), columns, 2.3, 2.2, sharey=True)
+    for axis, (option, symbol) in zip(axes.flat, symbols.items(), strict=False):
         every = points[points["option"] == option].groupby("setting")
         part = every.agg(value=("value", "mean"), spread=("value", "std"), chosen=("chosen", "first"))
         value, best = part["value"] * 100, every["paper"].first().iloc[0]
@@ -105,7 +105,7 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
         if part.index.min() <= best <= part.index.max():
             axis.axvline(best, color=PAPER, linestyle="--", linewidth=1.2, label="the paper's best")
         axis.set_xlabel(symbol)
-    for axis in axes[::columns]:
+    for axis in axes[:, 0]:
         axis.set_ylabel("GT-known Loc (%)")
     return _with_legend(figure, 3)
 
@@ -120,11 +120,12 @@ def verdict_bars(board: pd.DataFrame, profile: str) -> Figure:
     """
     colours = {"reproduced": _PALETTE[2], "inconclusive": _PALETTE[8], "not reproduced": _PALETTE[3]}
     counts = board["verdict"].value_counts().reindex([*colours, "not measured"]).dropna()
-    figure, axes = _panels(1, 1, 7.2, 1.3, pictures=True)
+    figure, axes = _panels(1, 1, 7.2, 1.0)
     for verdict, end in counts.cumsum().items():
         start, colour = end - counts[verdict], colours.get(verdict, "0.8")
         bar = axes[0, 0].barh(0, counts[verdict], left=start, color=colour, label=verdict)
         axes[0, 0].bar_label(bar, fmt="%d", label_type="center")
+    axes[0, 0].set_axis_off()
     axes[0, 0].set(title=f"{len(board)} claims of the paper, profile {profile}", xlim=(0, len(board)))
     return _with_legend(figure, 4)
 
@@ -144,8 +145,8 @@ def threshold_curves(
     """
     panels, lines = curves["panel"].unique(), curves["line"].unique()
     colours = colours or dict(zip(lines, _PALETTE, strict=False))
-    figure, axes = _wrapped(len(panels), columns, 2.9, 2.6, sharex=True, sharey=True)
-    for axis, panel in zip(axes, panels, strict=True):
+    figure, axes = _panels(len(panels), columns, 2.9, 2.6, sharex=True, sharey=True)
+    for axis, panel in zip(axes.flat, panels, strict=False):
         for line, part in curves[curves["panel"] == panel].groupby("line", sort=False):
             at, value, colour = part["threshold"].to_numpy(), part["value"].to_numpy() * 100, colours[line]
             axis.plot(at, value, color=colour, linewidth=1.4, label=line)
@@ -204,34 +205,29 @@ def box_grid(
 
 
 def _panels(
-    rows: int, columns: int, width: float, height: float, pictures: bool = False, **options: Any
+    count: int, columns: int, width: float, height: float, extra: float = 0.3, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of that size in inches, and its axes (rows, columns); for pictures without ticks and frames."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for axis in axes.flat if pictures else ():
-        axis.set(xticks=[], yticks=[])
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
-    return figure, axes
+    """A figure with a number of panels, each of that size in inches, and their axes (rows, columns).
 
-
-def _wrapped(count: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """As `_panels`, of a number of panels of that size each, so many side by side at most."""
+    There are at most so many columns; ``extra`` inches are left for a legend or titles.
+    """
     rows, columns = -(-count // columns), min(columns, count)
-    figure, axes = _panels(rows, columns, width * columns, height * rows + 0.3, **options)
+    figure = Figure(figsize=(width * columns, height * rows + extra))
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat[count:]:
         axis.remove()
-    return figure, list(axes.flat[:count])
+    return figure, axes
 
 
 def _picture_grid(
     cells: Sequence[Sequence[tuple]], width: float, height: float, titles: Sequence[str], labels: Sequence[str]
 ) -> Figure:
     """Rows of pictures of that size in inches, each with true boxes, predicted boxes, and a score map laid over it."""
-    rows, columns = len(cells), len(cells[0])
-    figure, axes = _panels(rows, columns, width * columns, height * rows + 0.25 * bool(titles), pictures=True)
+    columns = len(cells[0])
+    figure, axes = _panels(len(cells) * columns, columns, width, height, extra=0.25 * bool(titles))
     for axis, (image, truth, found, score) in zip(axes.flat, chain(*cells), strict=True):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
         axis.imshow(image if score is None else image.mean(-1), cmap="gray")
         if score is not None:
             axis.imshow(score, cmap=MAP_COLOURS, alpha=MAP_STRENGTH, vmin=0, vmax=1)

@@ -67,7 +67,7 @@ class Table:
             columns[name, "paper"] = _printed(part["paper_pct"], "{:.2f}" if "loc" in metric else "{:.1f}")
             columns[name, "here"] = _printed(part["mean_pct"], "{:.1f}") + _printed(part["sd_pct"], " ± {:.1f}")
             columns[name, "difference"] = _printed(part["difference_pct"], "{:+.1f}")
-        if self.baseline:
+        if self.baseline and "gt_known_loc" in self.names:
             effect = shown.xs("gt_known_loc", level="metric").dropna(subset="effect_pct")
             columns[f"GT-known Loc above {self.baseline}", "points [95%]"] = effect.apply(interval, axis=1)
         frame = pd.DataFrame(columns).reindex(shown.index.droplevel("metric").unique()).fillna("")
