@@ -12,10 +12,13 @@ import PIL.Image
 import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont, ImageOps
 
 import wsolkit
+from wsolkit import published
+from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import RecipeError
+from wsolkit.study import tables
 from wsolkit.system import folders
 from wsolkit.system.processes import cores
 from wsolkit.system.writing import atomic_file, writable_folder
@@ -25,33 +28,30 @@ from wsolkit.training.profiles import Profile
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import Run, RunStore
 
-PROFILE_VARIABLE = "WSOLKIT_PROFILE"
-DEFAULT_PROFILE = "demo"
 JOBS_VARIABLE = "WSOLKIT_JOBS"
 
+#: Columns of every CSV: one row per number, which can be traced to the run that it comes from.
 TIDY = ("notebook", "table", "row", "metric", "value", "count", "seed", "recipe", "version", "commit")
-"""Columns of every CSV: one row a number, traceable to the run that it comes from."""
 
+#: Part of a notebook's tables: ``<notebook>_runs.csv`` names the runs behind everything that it shows.
 RUNS_PART = "runs"
-"""Part of a notebook's tables: ``<notebook>_runs.csv`` names the runs behind everything that it shows."""
+
+#: Environment variable that makes studies plan instead of train.
+PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
 
 Key = TypeVar("Key", bound=Hashable)
-
-PRINT_DPI = 160
-
-PLAN_VARIABLE = "WSOLKIT_PLAN_ONLY"
-"""Environment variable that makes studies plan instead of train."""
+Experiments = Mapping[Key, Mapping[str, Any]]
 
 
 class Planned(Exception):
-    """Not an error: a study that only plans has come to its runs.
+    """Not an error: a study that only plans has reached its runs.
 
     Attributes:
         recipes: what it would train or look up.
     """
 
     def __init__(self, recipes: list[Recipe]):
-        """Carry the recipes."""
+        """Store the recipes."""
         super().__init__(f"{len(recipes)} recipes planned")
         self.recipes = recipes
 
@@ -66,8 +66,8 @@ class Study:
         seeds: seeds of every experiment.
         store: the run store.
         out: folder of tables and figures.
-        jobs: runs trained at once.
-        plan_only: say which runs are wanted, and train nothing.
+        jobs: number of runs trained at once.
+        plan_only: report which runs are needed, and train nothing.
     """
 
     notebook: str
@@ -80,53 +80,55 @@ class Study:
 
     @property
     def device(self) -> torch.device:
-        """Where networks are run."""
+        """The device on which networks run."""
         return self.store.machine.torch_device()
 
     def recipe(self, **experiment: Any) -> Recipe:
         """The recipe of an experiment in the paper's words; see `wsolkit.training.profiles.Profile.recipe`."""
         return self.profile.recipe(**experiment)
 
-    def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
-        """The finished runs of several recipes, trained first where need be; progress is shown meanwhile.
+    def test_data(self, run: Run) -> OpenedDataset:
+        """The test images of a run's data set, at the evaluation size, with their labels and boxes or masks."""
+        return self.store.machine.open(run.recipe, "test")
 
-        What they are is written to ``<notebook>_runs.csv``, once all are there.
+    def runs(self, recipes: Sequence[Recipe]) -> list[Run]:
+        """The finished runs of several recipes; those that are missing are trained first, with a progress bar.
+
+        Once all are finished, ``<notebook>_runs.csv`` lists them.
 
         Raises:
-            Planned: with the recipes, where the study is there to plan.
+            Planned: with the recipes, if the study only plans.
         """
         if self.plan_only:
             raise Planned(list(recipes))
         found = self.store.get_all(recipes, self.jobs)
         if found:
             self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(found))).set_index("recipe"), RUNS_PART)
-        else:  # an earlier list would speak of runs that have no part in this
+        else:  # a list from an earlier call would name runs that are not shown
             self._path(RUNS_PART, "csv").unlink(missing_ok=True)
         return found
 
-    def train(
-        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Sequence[int] | None = None
-    ) -> dict[Key, list[Run]]:
+    def train(self, experiments: Experiments[Key], seeds: Sequence[int] | None = None) -> dict[Key, list[Run]]:
         """The finished runs of several experiments, all trained in one go.
 
         Args:
             experiments: by any key, the keyword arguments of `recipe`.
-            seeds: of each experiment; None means the study's.
+            seeds: seeds of each experiment; None means the study's.
 
         Returns:
-            By the same keys, one run a seed.
+            By the same keys, one run per seed.
         """
         return self.train_at(experiments, dict.fromkeys(experiments, self.seeds if seeds is None else seeds))
 
     def train_at(
-        self, experiments: Mapping[Key, Mapping[str, Any]], seeds: Mapping[Key, Sequence[int]], missing: bool = True
+        self, experiments: Experiments[Key], seeds: Mapping[Key, Sequence[int]], missing: bool = True
     ) -> dict[Key, list[Run]]:
-        """As `train`, with seeds for each experiment.
+        """As `train`, with separate seeds for each experiment.
 
         Args:
             experiments: by any key, the keyword arguments of `recipe`.
-            seeds: by the same keys.
-            missing: train what is missing; False leaves out experiments whose runs are not all there.
+            seeds: seeds by the same keys.
+            missing: train the runs that are missing; False leaves out experiments of which a run is missing.
         """
         wanted = {key: [self.recipe(**e, seed=seed) for seed in seeds[key]] for key, e in experiments.items()}
         if not missing:
@@ -135,18 +137,64 @@ class Study:
         found = dict(zip(every, self.runs(every), strict=True))
         return {key: [found[recipe] for recipe in group] for key, group in wanted.items()}
 
-    def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
-        """Write a tidy CSV; what :data:`TIDY` asks for and ``rows`` lack is filled in or left empty.
+    def table(
+        self,
+        number: str,
+        runs: Mapping[str, Sequence[Run]] | Mapping[tables.Place, Sequence[Run]],
+        metrics: Sequence[str] | None = None,
+        map_kinds: Mapping[Any, str] | None = None,
+        fixed_boxes: bool = True,
+        baseline: str | None = None,
+        steps: Mapping[str, tuple] | None = None,
+    ) -> tables.Table:
+        """A table of the paper with our numbers beside it.
 
-        Version and commit are those that trained the run; of numbers that no single run has, those that drew them up.
+        Its rows are written to ``<notebook>.csv``, means over the seeds to ``<notebook>_summary.csv``, comparisons to
+        ``<notebook>_effects.csv``.
+
+        Args:
+            number: of the table, as the paper prints it: ``"7"`` or ``"A1"``.
+            runs: by row, one run per seed, as `train` gives them. In a table of several blocks a key is
+                ``(dataset, backbone, row)``.
+            metrics: rates of the test reports; None takes those that the paper prints.
+            map_kinds: by row, the localization map that is judged: ``"cam"``, which is the default, ``"norm"`` or
+                ``"similarity"``.
+            fixed_boxes: add two boxes that never look at the image: the whole image, and a centred box.
+            baseline: name of a row; a last column says how far the others lie above it in GT-known Loc.
+            steps: comparisons by name, each a row, the row it is compared with, and optionally a metric other than
+                GT-known Loc.
+
+        Raises:
+            RecipeError: for an unknown table or row.
+            KeyError: if the runs' reports have no such metric.
+        """
+        paper, kinds = published.table(number), map_kinds or {}
+        names = tables.names_of(paper, metrics)
+        judged = {tables.place(k, paper): [(run, kinds.get(k, "cam")) for run in group] for k, group in runs.items()}
+        csv = self.save_rows(tables.tidy_rows(number, judged, names, self.store.machine, fixed_boxes))
+        summary = tables.summarise(pd.read_csv(csv), paper, list(names))
+        if baseline:
+            gt = "gt_known_loc"
+            above = {(*key, gt): (key, (*key[:2], baseline)) for key in judged if key[2] != baseline}
+            summary = summary.join(tables.effects(judged, above).rename_axis(summary.index.names))
+        self.save_table(summary, "summary")
+        placed = {name: (*(tables.place(key, paper) for key in s[:2]), *s[2:]) for name, s in (steps or {}).items()}
+        effects = tables.effects(judged, placed).rename_axis("row")
+        if steps:
+            self.save_table(effects, "effects")
+        caption = f"Tab. {number}, profile {self.profile.name}, seeds {list(self.seeds)}, beside the paper's"
+        return tables.Table(caption, self.profile.name, names, summary, effects, baseline)
+
+    def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
+        """Write tidy rows as CSV, with the columns of :data:`TIDY` first; what ``rows`` lack is left empty.
+
+        Version and commit are those that trained the run; for numbers that come from no single run, the current ones.
         """
         here = {"version": wsolkit.__version__, "commit": provenance.commit()}
-        full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*rows, *TIDY])])
-        alone = full["version"].isna()
+        full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*TIDY, *rows])])
         full = full.astype(dict.fromkeys(here, object))
-        full.loc[alone, list(here)] = list(here.values())
-        ordered = full.reindex(columns=[*TIDY, *(column for column in full if column not in TIDY)])
-        return self.save_table(ordered.set_index(TIDY[0]), part)
+        full.loc[full["version"].isna(), list(here)] = list(here.values())
+        return self.save_table(full.set_index(TIDY[0]), part)
 
     def save_table(self, table: pd.DataFrame, part: str | None) -> Path:
         """Write a frame with its index as ``<notebook>_<part>.csv``."""
@@ -158,24 +206,27 @@ class Study:
     def save_figure(
         self, figure: Figure, part: str | None = None, preview_dpi: int = 100, of_profile: bool = True
     ) -> Image:
-        """Write a PNG for print, with the profile's caveat below it, and give a small copy to show in the notebook.
+        """Write a PNG for print, with the profile's caveat below it, and return a small copy for the notebook.
 
         Args:
             figure: the figure.
-            part: what it shows, where the notebook has several; the file is ``<notebook>_<part>.png``.
-            preview_dpi: pixels an inch of the copy; fewer for pictures, so that the notebook stays small.
-            of_profile: whether it shows runs of the profile, whose caveat then holds.
+            part: what it shows, if the notebook has several; the file is ``<notebook>_<part>.png``.
+            preview_dpi: pixels per inch of the copy; fewer for pictures, so that the notebook stays small.
+            of_profile: whether it shows runs of the profile, so that the caveat applies.
         """
-        printed = BytesIO()
-        figure.savefig(printed, dpi=PRINT_DPI)
-        with atomic_file(self._path(part, "png")) as partial, PIL.Image.open(printed) as picture:
-            # Without the alpha channel, which matplotlib always writes, and packed tightly.
-            kept = _captioned(picture.convert("RGB"), self.profile.caveat if of_profile else "")
-            kept.save(partial, "png", optimize=True, dpi=(PRINT_DPI, PRINT_DPI))
+        caveat, printed = self.profile.caveat if of_profile else "", BytesIO()
+        figure.savefig(printed, dpi=160)
+        bare = PIL.Image.open(printed).convert("RGB")  # without the alpha channel that matplotlib always writes
+        letters = max(11, bare.width // 80)
+        sheet = ImageOps.expand(bare, (0, 0, 0, 2 * letters if caveat else 0), "white")
+        at, font = (sheet.width // 2, sheet.height - letters), ImageFont.load_default(letters)
+        ImageDraw.Draw(sheet).text(at, caveat, fill="dimgrey", anchor="mm", font=font)
+        with atomic_file(self._path(part, "png")) as partial:
+            sheet.save(partial, "png", optimize=True, dpi=(160, 160))
         return self.show_figure(figure, part, preview_dpi)
 
     def show_figure(self, figure: Figure, part: str | None = None, preview_dpi: int = 100) -> Image:
-        """The small copy alone, of a figure that need not be kept; arguments as for `save_figure`."""
+        """Only the small copy, for a figure that need not be kept; arguments as for `save_figure`."""
         buffer = BytesIO()
         # JPEG: pictures on noise would make the notebook several times larger as PNG.
         figure.savefig(buffer, format="jpeg", dpi=preview_dpi, pil_kwargs={"quality": 78})
@@ -186,49 +237,34 @@ class Study:
         return self.out / f"{name}.{extension}"
 
 
-def _captioned(picture: PIL.Image.Image, text: str) -> PIL.Image.Image:
-    """A picture with a line of text below it; as it is where there is none."""
-    if not text:
-        return picture
-    letters = max(11, picture.width // 80)
-    sheet = PIL.Image.new("RGB", (picture.width, picture.height + 2 * letters), "white")
-    sheet.paste(picture)
-    at, font = (picture.width // 2, picture.height + letters), ImageFont.load_default(letters)
-    ImageDraw.Draw(sheet).text(at, text, fill="dimgrey", anchor="mm", font=font)
-    return sheet
-
-
 def _origin(run: Run) -> dict[str, str | int]:
-    """What there is to know of a run behind a picture."""
-    named = {name: getattr(run.recipe, name) for name in ("dataset", "backbone")}
-    named |= {"method": run.recipe.label, "epochs": run.recipe.epochs}
-    info = run.info()
-    return run.made() | named | {name: info[name] for name in ("torch", "device")}
+    """Where a run comes from: a row of ``<notebook>_runs.csv``."""
+    recipe, info = run.recipe, run.info()
+    named = {"dataset": recipe.dataset, "backbone": recipe.backbone, "method": recipe.label}
+    return run.made() | named | {"epochs": recipe.epochs, "torch": info["torch"], "device": info["device"]}
 
 
 def chosen_profile(name: str | None) -> Profile:
-    """The profile of that name; None means ``$WSOLKIT_PROFILE``, else ``demo``.
+    """The profile with this name; None means ``$WSOLKIT_PROFILE``, else ``demo``.
 
     Raises:
         RecipeError: for an unknown name.
     """
-    return profiles.get(name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE)
+    return profiles.get(name or os.environ.get("WSOLKIT_PROFILE") or "demo")
 
 
 def default_jobs(device: torch.device) -> int:
-    """Runs trained at once: ``$WSOLKIT_JOBS``, else one for each core that may be used on a CPU, and one on a GPU.
+    """How many runs to train at once: ``$WSOLKIT_JOBS``, else one per available core on a CPU, and one on a GPU.
 
     Raises:
-        RecipeError: if the variable holds no positive number.
+        RecipeError: if the variable is not a positive whole number.
     """
     wanted = os.environ.get(JOBS_VARIABLE)
-    if wanted is not None:
-        if not wanted.isdecimal() or int(wanted) < 1:
-            raise RecipeError(f"{JOBS_VARIABLE}={wanted}: expected how many runs are trained at once, 1 or more.")
-        return int(wanted)
-    if device.type != "cpu":
-        return 1
-    return cores()
+    if wanted is None:
+        return cores() if device.type == "cpu" else 1
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise RecipeError(f"{JOBS_VARIABLE}={wanted}: expected the number of runs to train at once, 1 or more.")
+    return int(wanted)
 
 
 def open_study(
@@ -244,35 +280,25 @@ def open_study(
 
     Args:
         notebook: the notebook's name.
-        profile: name of the profile; None means ``$WSOLKIT_PROFILE``, else ``demo``.
+        profile: the profile's name; None means ``$WSOLKIT_PROFILE``, else ``demo``.
         seeds: seeds of every experiment; None means the profile's.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         data_root: folder or archive of real data.
         out_root: folder above ``<profile>/``; None means the project's ``figures/``.
-        jobs: runs trained at once; None means `default_jobs`.
+        jobs: number of runs trained at once; None means `default_jobs`.
 
     Raises:
-        RecipeError: for an unknown profile, or unusable seeds or jobs.
+        RecipeError: for an unknown profile, or if seeds or jobs cannot be used.
         TrainingError: for a device that this machine does not have.
         WsolkitError: if the output folder cannot be written.
     """
     chosen = chosen_profile(profile)
     numbers = tuple(chosen.seeds if seeds is None else seeds)
     if not numbers or len(set(numbers)) < len(numbers):
-        raise RecipeError(f"seeds = {list(numbers)}: expected at least one, and no two alike.")
-    machine = Machine(
-        data_root=None if data_root is None else Path(data_root).expanduser().resolve(),
-        device=device,
-        cache=folders.cache_or_off(),
-    )
-    root = Path(out_root).expanduser().resolve() if out_root else folders.figures_root()
+        raise RecipeError(f"seeds = {list(numbers)}: expected at least one seed, and no two alike.")
+    data = None if data_root is None else Path(data_root).expanduser().resolve()
+    machine = Machine(data_root=data, device=device, cache=folders.cache_or_off())
+    out = (Path(out_root).expanduser().resolve() if out_root else folders.figures_root()) / chosen.name
     plan_only = PLAN_VARIABLE in os.environ
-    return Study(
-        notebook=notebook,
-        profile=chosen,
-        seeds=numbers,
-        store=RunStore(folders.runs_root(), machine),
-        out=root / chosen.name if plan_only else writable_folder(root / chosen.name),
-        jobs=jobs or default_jobs(machine.torch_device()),
-        plan_only=plan_only,
-    )
+    store, jobs = RunStore(folders.runs_root(), machine), jobs or default_jobs(machine.torch_device())
+    return Study(notebook, chosen, numbers, store, out if plan_only else writable_folder(out), jobs, plan_only)

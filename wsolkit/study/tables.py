@@ -1,142 +1,190 @@
-"""Runs to tidy rows, tidy rows to a table beside the paper's numbers."""
+"""Finished runs to tidy rows, and tidy rows to a table beside the paper's numbers."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from wsolkit.errors import RecipeError, unknown
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS
-from wsolkit.study.statistics import Effect, paired_effect
+from wsolkit.study.statistics import paired_effect
 from wsolkit.training.evaluation import Evaluation, centred_margin, fixed_box_ious
 from wsolkit.training.machine import Machine
-from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import Run
 
+#: Localization metrics, with the names that tables and figures print.
 METRIC_NAMES = {"top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "gt_known_loc": "GT-known Loc"}
-"""Localization metrics as tables and figures print them."""
 
-V2_NAMES = {
-    **{f"max_box_acc_{delta}": f"IoU ≥ {delta}" for delta in IOU_THRESHOLDS},
-    "max_box_acc_v2": "MaxBoxAccV2",
-}
-"""The columns of Tab. 4: box accuracy at each IoU threshold, and their mean."""
+#: The columns of Tab. 4: box accuracy at each IoU threshold, and their mean.
+V2_NAMES = {f"max_box_acc_{delta}": f"IoU ≥ {delta}" for delta in IOU_THRESHOLDS} | {"max_box_acc_v2": "MaxBoxAccV2"}
 
+#: The column of Tab. A1.
 PXAP_NAMES = {"pxap": "PxAP"}
 
+NAMES = METRIC_NAMES | V2_NAMES | PXAP_NAMES
+
+#: Levels that divide a table into blocks.
 BLOCK = ["dataset", "backbone"]
-"""What divides a table into blocks."""
+
+#: Data set, backbone and name of a row.
+Place = tuple[str, str, str]
+
+#: By row, the runs that are judged, one per seed, each with the kind of localization map.
+Judged = Mapping[Place, Sequence[tuple[Run, str]]]
 
 
-def run_rows(
-    table: str,
-    row: str,
-    run: Run,
-    metrics: Sequence[str],
-    dataset: str = "CUB",
-    backbone: str = "VGG16",
-    map_kind: str = "cam",
-) -> pd.DataFrame:
-    """The tidy rows of one run: a number each, as a fraction, with what made it.
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table of the paper with our numbers beside it; a notebook shows it as HTML.
 
-    Args:
-        table: the table they are for.
-        row: the table's row.
-        run: a finished run.
-        metrics: which rates of its test report.
-        dataset: the paper's name of the data set.
-        backbone: the paper's name of the backbone.
-        map_kind: which localization map is judged.
+    Attributes:
+        caption: the line above it: number, profile and seeds.
+        profile: name of the profile.
+        names: its metrics in order, with their printed names.
+        summary: from `summarise`; with a baseline also the columns of `effects`, in the lines of GT-known Loc.
+        effects: from `effects`, one line per comparison; empty if none was asked for.
+        baseline: the row that the table's last column compares with.
     """
-    report = run.report()
-    values = [report.rate(metric, map_kind) for metric in metrics]
-    count = (report.images["map"] == map_kind).sum()
-    rows = {"table": table, "row": row, "metric": list(metrics), "value": values, "count": count}
-    return pd.DataFrame(rows).assign(**run.made(), dataset=dataset, backbone=backbone)
+
+    caption: str
+    profile: str
+    names: Mapping[str, str]
+    summary: pd.DataFrame = field(repr=False)
+    effects: pd.DataFrame = field(repr=False)
+    baseline: str | None = None
+
+    def beside_paper(self) -> Styler:
+        """For each metric the paper's number, ours as mean ± deviation over the seeds, and the difference."""
+        blocks = self.summary.index.droplevel(["row", "metric"]).unique()
+        shown = self.summary.droplevel(BLOCK) if len(blocks) == 1 else self.summary
+        columns = {}
+        for metric, name in self.names.items():
+            part = shown.xs(metric, level="metric")
+            columns[name, "paper"] = _printed(part["paper_pct"], "{:.2f}" if "loc" in metric else "{:.1f}")
+            columns[name, "here"] = _printed(part["mean_pct"], "{:.1f}") + _printed(part["sd_pct"], " ± {:.1f}")
+            columns[name, "difference"] = _printed(part["difference_pct"], "{:+.1f}")
+        if self.baseline and "gt_known_loc" in self.names:
+            effect = shown.xs("gt_known_loc", level="metric").dropna(subset="effect_pct")
+            columns[f"GT-known Loc above {self.baseline}", "points [95%]"] = effect.apply(interval, axis=1)
+        frame = pd.DataFrame(columns).reindex(shown.index.droplevel("metric").unique()).fillna("")
+        return styled(frame.rename_axis([None] * frame.index.nlevels), self.caption)
+
+    def compared(self, caption: str) -> Styler:
+        """Each comparison in points with its interval, and whether chance could explain it.
+
+        Args:
+            caption: what is compared; the profile's name is added.
+        """
+        verdicts = self.effects["clear"].map({True: "yes", False: "no: the interval contains 0"})
+        shown = pd.DataFrame({"points [95%]": self.effects.apply(interval, axis=1), "beyond chance": verdicts})
+        return styled(shown.rename_axis(None), f"{caption}, profile {self.profile}")
+
+    def _repr_html_(self) -> str:
+        return self.beside_paper().to_html()
 
 
-def fixed_box_rows(
-    table: str, machine: Machine, recipe: Recipe, dataset: str = "CUB", backbone: str = "VGG16"
+def names_of(paper: pd.DataFrame, metrics: Sequence[str] | None = None) -> dict[str, str]:
+    """Printed names by metric: of the given metrics, or of those in a published table."""
+    printed = set(_metric(paper))
+    chosen = [name for name in NAMES if name in printed] if metrics is None else metrics
+    return {name: NAMES.get(name, name) for name in chosen}
+
+
+def place(key: str | Place, paper: pd.DataFrame) -> Place:
+    """The place of a row: a name alone stands for the only block of the paper's table.
+
+    Raises:
+        RecipeError: if the table has several blocks, and the key does not say which.
+    """
+    if not isinstance(key, str):
+        return key
+    (dataset, backbone), *others = paper[BLOCK].drop_duplicates().itertuples(index=False, name=None)
+    if others:
+        raise RecipeError(f"Row {key!r}: the table has several blocks. Expected keys such as {dataset, backbone, key}.")
+    return dataset, backbone, key
+
+
+def tidy_rows(
+    number: str, judged: Judged, metrics: Iterable[str], machine: Machine, fixed_boxes: bool = True
 ) -> pd.DataFrame:
-    """The tidy rows of boxes that never look at the image: the whole image, and a centred box.
-
-    How large the centred box is was chosen on train-fullsup.
+    """The tidy rows of a table: one per row, seed and metric, a fraction, with the run that gave it.
 
     Args:
-        table: the table they are for.
+        number: the table's number.
+        judged: the runs of each row.
+        metrics: rates of the runs' test reports.
         machine: where the data are.
-        recipe: whose data are judged.
-        dataset: the paper's name of the data set.
-        backbone: the block of the table where they are shown.
+        fixed_boxes: whether each block ends with two boxes that never look at the image; see `fixed_box_rows`.
     """
-    test = machine.open(recipe, "test")
-    margins = {"whole image": 0.0, "centred box": centred_margin(machine.open(recipe, "train-fullsup"))}
+    parts = []
+    for block in dict.fromkeys(key[:2] for key in judged):
+        where = dict(zip(BLOCK, block, strict=True))
+        for (*_, row), group in ((key, group) for key, group in judged.items() if key[:2] == block):
+            for run, kind in group:
+                report = run.report()
+                values = {metric: report.rate(metric, kind) for metric in metrics}
+                made = {"count": (report.images["map"] == kind).sum(), **run.made()}
+                parts.append(_frame(values).assign(row=row, **made, **where))
+        if fixed_boxes and set(metrics) - set(PXAP_NAMES):  # data judged by masks may have no boxes
+            parts.append(fixed_box_rows(machine, group[0][0]).assign(**where))
+    return pd.concat(parts, ignore_index=True).assign(table=number)
+
+
+def fixed_box_rows(machine: Machine, run: Run) -> pd.DataFrame:
+    """The tidy rows of two boxes that never look at the image: the whole image, and a centred box.
+
+    The size of the centred box is chosen on train-fullsup.
+
+    Args:
+        machine: where the data are.
+        run: the run whose data are judged.
+    """
+    test = machine.open(run.recipe, "test")
+    margins = {"whole image": 0.0, "centred box": centred_margin(machine.open(run.recipe, "train-fullsup"))}
     parts = []
     for row, margin in margins.items():
         ious = fixed_box_ious(test, margin)
-        shares = {delta: (ious >= delta).mean() for delta in IOU_THRESHOLDS}
-        values = {f"max_box_acc_{delta}": share for delta, share in shares.items()}
-        values |= {"max_box_acc_v2": np.mean(list(shares.values())), "gt_known_loc": shares[GT_KNOWN_IOU]}
-        parts.append(pd.DataFrame({"row": row, "metric": list(values), "value": list(values.values())}))
-    return concatenate(parts).assign(table=table, count=len(test), dataset=dataset, backbone=backbone)
+        values = {f"max_box_acc_{delta}": (ious >= delta).mean() for delta in IOU_THRESHOLDS}
+        values |= {"max_box_acc_v2": np.mean(list(values.values())), "gt_known_loc": (ious >= GT_KNOWN_IOU).mean()}
+        parts.append(_frame(values).assign(row=row, count=len(test)))
+    return pd.concat(parts)
 
 
-def concatenate(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of tidy rows from several; a column that a part lacks is empty there."""
-    return pd.concat(parts, ignore_index=True)
+def _frame(values: Mapping[str, float]) -> pd.DataFrame:
+    return pd.DataFrame({"metric": list(values), "value": list(values.values())})
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """Tidy rows back from their CSV, so that tables and figures can be redrawn without a run."""
-    return pd.read_csv(path, dtype={"table": str, "recipe": str, "commit": str})
-
-
-def summarise(rows: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame, paper: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Mean and deviation over the seeds, beside every number that the paper prints.
 
     Args:
         rows: tidy rows; values as fractions.
         paper: a published table; its ``method`` is our ``row``, and its ``delta`` a part of our ``metric``.
+        metrics: which metrics to keep.
 
     Returns:
-        Indexed by ``dataset, backbone, row, metric``: the paper's rows as printed. A row that only another
-        block prints stands where it does there, one that none prints at the end.
+        Indexed by ``dataset, backbone, row, metric``, in the paper's order. A row that only another block prints
+        stands where it does there; one that the paper does not have comes last.
         Columns ``mean_pct``, ``sd_pct`` (sample deviation, empty for a single seed), ``seeds``, ``paper_pct``,
-        ``difference_pct``; what was not measured, or not printed, is empty.
+        ``difference_pct``; empty where nothing was measured or printed.
     """
     index = [*BLOCK, "row", "metric"]
-    suffix = paper["delta"].map(lambda delta: f"_{delta}" if delta else "")
-    printed = paper.assign(row=paper["method"], metric=paper["metric"] + suffix).set_index(index)["value"]
-    wanted = rows[rows["metric"].isin(printed.index.unique("metric"))]
-    groups = wanted.groupby(index, sort=False)["value"]
-    keys = sorted(dict.fromkeys([*printed.index, *groups.indices]), key=_paper_order(printed.index))
+    printed = paper.assign(row=paper["method"], metric=_metric(paper)).query("metric in @metrics")
+    groups = rows.query("metric in @metrics").groupby(index, sort=False)["value"]
+    keys = list(dict.fromkeys([*printed[index].itertuples(index=False, name=None), *groups.indices]))
+    blocks = list(dict.fromkeys(key[:2] for key in keys))
+    places = printed[index[:3]].drop_duplicates()
+    places["place"] = places.groupby(BLOCK).cumcount()
+    own, elsewhere = places.set_index(index[:3])["place"], places.groupby("row")["place"].min() - 0.5
+    keys.sort(key=lambda key: (blocks.index(key[:2]), own.get(key[:3], elsewhere.get(key[2], math.inf))))
     table = pd.DataFrame(index=pd.MultiIndex.from_tuples(keys, names=index))
     table["mean_pct"], table["sd_pct"], table["seeds"] = groups.mean() * 100, groups.std() * 100, groups.size()
-    table["paper_pct"] = printed
+    table["paper_pct"] = printed.set_index(index)["value"]
     return table.assign(difference_pct=table["mean_pct"] - table["paper_pct"])
-
-
-def _paper_order(printed: pd.MultiIndex) -> Callable[[tuple], tuple]:
-    """Sort key: blocks and rows as printed; a row that only another block prints stands where it does there."""
-    rows: dict[tuple, list[str]] = {}
-    for *block, row in dict.fromkeys(printed.droplevel("metric")):
-        rows.setdefault(tuple(block), []).append(row)
-    blocks = list(rows)
-
-    def position(key: tuple) -> tuple:
-        block, row = key[:2], key[2]
-        if row in rows[block]:
-            return blocks.index(block), rows[block].index(row), 1
-        return blocks.index(block), min((each.index(row) for each in rows.values() if row in each), default=math.inf), 0
-
-    return position
-
-
-def block(summary: pd.DataFrame, dataset: str = "CUB", backbone: str = "VGG16") -> pd.DataFrame:
-    """The part of a summary for one data set and backbone, indexed by ``row`` and ``metric``."""
-    return summary.xs((dataset, backbone), level=BLOCK)
 
 
 def right(report: Evaluation, metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
@@ -145,7 +193,7 @@ def right(report: Evaluation, metric: str = "gt_known_loc", map_kind: str = "cam
     Args:
         report: the evaluation of a run.
         metric: ``gt_known_loc``, ``top1_loc``, ``top5_loc`` or ``max_box_acc_<delta>``.
-        map_kind: which localization map is judged.
+        map_kind: the localization map that is judged.
     """
     images = report.images[report.images["map"] == map_kind]
     delta = float(metric.rsplit("_", 1)[1]) if metric.startswith("max_box_acc_") else GT_KNOWN_IOU
@@ -153,82 +201,33 @@ def right(report: Evaluation, metric: str = "gt_known_loc", map_kind: str = "cam
     return (hits & images[metric.removesuffix("_loc")] if metric.startswith("top") else hits).to_numpy()
 
 
-def effects(
-    runs: Mapping[str, Sequence[Run]], comparisons: Mapping[str, tuple[str, str]], metric: str = "gt_known_loc"
-) -> pd.DataFrame:
-    """How much one row has above another, with an interval.
+def effects(judged: Judged, steps: Mapping[Any, tuple]) -> pd.DataFrame:
+    """How far one row lies above another, with an interval.
 
     Args:
-        runs: by row, one run a seed, in the same order everywhere.
-        comparisons: by name, the row to judge and the row to compare it with.
-        metric: as in `right`.
+        judged: the runs of each row.
+        steps: comparisons by name: a row, the row it is compared with, and, unless it is GT-known Loc, the metric.
 
     Returns:
         Indexed by name: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, bootstrap paired over seeds and images),
         ``clear`` (the interval leaves out 0).
+
+    Raises:
+        RecipeError: if there is no such row.
     """
-    hits = {row: stacked(group, metric) for row, group in runs.items()}
-    found = [paired_effect(hits[row], hits[baseline]) for row, baseline in comparisons.values()]
-    return effect_frame(dict(zip(comparisons, found, strict=True)))
+    found = []
+    for step in steps.values():
+        metric, hits = step[2] if len(step) > 2 else "gt_known_loc", []
+        for row in step[:2]:
+            if row not in judged:
+                raise unknown("row", row, map(str, judged))
+            hits.append(np.stack([right(run.report(), metric, kind) for run, kind in judged[row]]))
+        effect = paired_effect(hits[0], hits[1])
+        found.append((effect.difference * 100, effect.low * 100, effect.high * 100, effect.clear))
+    return pd.DataFrame(found, index=pd.Index(steps), columns=["effect_pct", "low_pct", "high_pct", "clear"])
 
 
-def stacked(runs: Sequence[Run], metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
-    """What `right` gives, for one run a seed: (S, N) bool."""
-    return np.stack([right(run.report(), metric, map_kind) for run in runs])
-
-
-def concatenate_effects(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of effects from several."""
-    return pd.concat(parts)
-
-
-def effect_frame(found: Mapping[str, Effect]) -> pd.DataFrame:
-    """Effects by name, in percent; see `effects`."""
-    columns = {
-        "effect_pct": [effect.difference * 100 for effect in found.values()],
-        "low_pct": [effect.low * 100 for effect in found.values()],
-        "high_pct": [effect.high * 100 for effect in found.values()],
-        "clear": [effect.clear for effect in found.values()],
-    }
-    return pd.DataFrame(columns, index=pd.Index(list(found), name="row"))
-
-
-def effect_lines(effect: pd.DataFrame, caption: str) -> Styler:
-    """A small table of effects: points with their interval, and whether chance explains them.
-
-    Args:
-        effect: from `effects`.
-        caption: a line above the table.
-    """
-    verdicts = effect["clear"].map({True: "yes", False: "no: the interval holds 0"})
-    table = pd.DataFrame({"points [95%]": effect.apply(interval, axis=1), "beyond chance": verdicts})
-    return styled(table.rename_axis(None), caption)
-
-
-def beside_paper(
-    summary: pd.DataFrame, names: Mapping[str, str], caption: str, effect: pd.DataFrame | None = None
-) -> Styler:
-    """The table as a reader wants it: for each metric the paper's number, what was measured here, and the difference.
-
-    Args:
-        summary: from `summarise`, or one `block` of it.
-        names: metrics in order, with their printed names.
-        caption: a line above the table; it names the profile.
-        effect: from `effects`, for a table of one block; shown as a last column.
-    """
-    columns = {}
-    for metric, name in names.items():
-        part = summary.xs(metric, level="metric")
-        columns[name, "paper"] = part["paper_pct"].map(_long if "loc" in metric else _short)
-        columns[name, "here"] = part.apply(_mean_and_deviation, axis=1)
-        columns[name, "difference"] = part["difference_pct"].map(_signed)
-    if effect is not None:
-        columns["GT-known Loc above the first row", "points [95%]"] = effect.apply(interval, axis=1)
-    order = list(dict.fromkeys(summary.index.droplevel("metric")))
-    index = pd.MultiIndex.from_tuples(order) if isinstance(order[0], tuple) else pd.Index(order)
-    return styled(pd.DataFrame(columns).reindex(index).fillna(""), caption)
-
-
+#: Marks before the verdicts on claims.
 VERDICT_MARKS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?", "not measured": "–"}
 
 
@@ -237,7 +236,7 @@ def verdicts(board: pd.DataFrame, caption: str) -> Styler:
 
     Args:
         board: indexed by claim; columns ``where, text, measured, verdict``.
-        caption: a line above the table; it names the profile.
+        caption: the line above the table; it names the profile.
     """
     marked = board["verdict"].map(lambda verdict: f"{VERDICT_MARKS[verdict]} {verdict}")
     shown = board[["where", "text", "measured"]].assign(verdict=marked).rename_axis(None)
@@ -253,11 +252,8 @@ _LOOK = [
 
 def styled(table: pd.DataFrame, caption: str) -> Styler:
     """A table in the house style, with a line above it."""
-    return (
-        table.style.set_caption(caption)
-        .set_table_styles(_LOOK)
-        .set_properties(**{"text-align": "right", "white-space": "nowrap"})
-    )
+    look = {"text-align": "right", "white-space": "nowrap"}
+    return table.style.set_caption(caption).set_table_styles(_LOOK).set_properties(**look)
 
 
 def interval(row: pd.Series) -> str:
@@ -265,19 +261,10 @@ def interval(row: pd.Series) -> str:
     return f"{row.effect_pct:+.1f} [{row.low_pct:+.1f}, {row.high_pct:+.1f}]"
 
 
-def _mean_and_deviation(row: pd.Series) -> str:
-    if np.isnan(row.mean_pct):
-        return ""
-    return f"{row.mean_pct:.1f}" if np.isnan(row.sd_pct) else f"{row.mean_pct:.1f} ± {row.sd_pct:.1f}"
+def _metric(paper: pd.DataFrame) -> pd.Series:
+    """The published table's metrics by our names."""
+    return paper["metric"] + paper["delta"].map(lambda delta: f"_{delta}" if delta else "")
 
 
-def _long(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2f}"
-
-
-def _short(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.1f}"
-
-
-def _signed(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:+.1f}"
+def _printed(values: pd.Series, form: str) -> pd.Series:
+    return values.map(form.format).where(values.notna(), "")
