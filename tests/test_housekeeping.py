@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import time
 
 import pytest
@@ -8,17 +9,32 @@ from tests.conftest import tiny_recipe
 from wsolkit.cli import housekeeping
 from wsolkit.errors import RecipeError
 from wsolkit.training import checkpoints, loop, run_store, warm_stages
+from wsolkit.training.machine import Machine
+from wsolkit.training.run_store import RunStore
 
 
-@pytest.fixture
-def two(store, monkeypatch):
-    """A store with a finished run and one that was stopped; the shell finds it too."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with a finished run and one that was stopped."""
+    root = tmp_path_factory.mktemp("trained")
+    store = RunStore(root / "runs", Machine(device="cpu", cache=root / "cache"))
     done, begun = tiny_recipe(snapshot_epochs=(2,)), tiny_recipe(seed=1)
     store.get(done)
     with pytest.raises(loop.Stopped):
         store.get(begun, should_stop=lambda: store.finished_epochs(begun) >= 1)
-    monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
-    return done, begun
+    return store.root, done, begun
+
+
+@pytest.fixture
+def two(store, trained):
+    """The recipes of a finished and of a stopped run in this test's store, which the shell finds too."""
+    root, *recipes = trained
+    shutil.copytree(root, store.root)
+    return recipes
+
+
+def problems(store) -> dict[str, str]:
+    return {folder.name: " ".join(housekeeping.problems(store, folder)) for folder in housekeeping.folders(store)}
 
 
 def test_the_list_tells_what_is_done(store, two):
@@ -39,7 +55,22 @@ def test_a_run_of_another_version_is_foreign(store, two):
 
 
 def test_a_whole_store_has_no_problems(store, two):
-    assert [checked.problems for checked in housekeeping.verify(store, housekeeping.folders(store))] == [(), ()]
+    assert problems(store) == {recipe.key: "" for recipe in two}
+
+
+CONTENTS = (b"", b"\xff\x00", b"[1]", b"{}", b"map,metric,value\ncam,x,y\n", None)
+
+
+@pytest.mark.parametrize("name", ["test-rates.csv", run_store.DONE, checkpoints.HISTORY, run_store.RECIPE])
+def test_no_damage_of_one_run_ends_a_command(store, two, wsolkit, name):
+    path = store.folder(two[0]) / name
+    for content in CONTENTS:
+        path.unlink()
+        path.mkdir() if content is None else path.write_bytes(content)
+        for command in (["list"], ["show", two[0].key], ["compare", two[0].key, two[1].key], ["verify"]):
+            code, out, errors = wsolkit("runs", *command)
+            assert code in (0, 1, 2), errors
+            assert command != ["list"] or two[1].key in out
 
 
 @pytest.mark.parametrize(
@@ -57,9 +88,9 @@ def test_every_damage_is_found_and_named(store, two, name, problem):
     content = bytearray(path.read_bytes())
     content[-50] ^= 1
     path.write_bytes(content if path.suffix == ".safetensors" else b"")
-    found = {checked.run: checked.problems for checked in housekeeping.verify(store, housekeeping.folders(store))}
-    assert problem in " ".join(found[two[0].key])
-    assert found[two[1].key] == ()
+    found = problems(store)
+    assert problem in found[two[0].key]
+    assert not found[two[1].key]
 
 
 def test_a_missing_checkpoint_and_a_changed_recipe_are_found(store, two):
@@ -67,9 +98,9 @@ def test_a_missing_checkpoint_and_a_changed_recipe_are_found(store, two):
     (folder / checkpoints.BEST).unlink()
     text = (folder / run_store.RECIPE).read_text()
     (folder / run_store.RECIPE).write_text(re.sub('"momentum": 0.9', '"momentum": 0.8', text))
-    (checked,) = housekeeping.verify(store, [folder])
-    assert "best.safetensors is missing" in " ".join(checked.problems)
-    assert "has the key" in " ".join(checked.problems)
+    found = problems(store)[folder.name]
+    assert "best.safetensors is missing" in found
+    assert "has the key" in found
 
 
 def test_garbage_is_what_nothing_needs_and_runs_stay(store, two):
@@ -89,7 +120,7 @@ def test_garbage_is_what_nothing_needs_and_runs_stay(store, two):
     assert new.exists()
     assert store.find(done).model() is not None
     assert store.get(begun).info()["epochs_trained"] == 2
-    assert [checked.problems for checked in housekeeping.verify(store, [store.folder(done)])] == [()]
+    assert not problems(store)[done.key]
 
 
 def test_a_run_is_found_by_the_beginning_of_its_key(store, two):
@@ -105,10 +136,10 @@ def test_the_shell_lists_shows_verifies_and_asks_before_it_removes(store, two, w
     assert done.key in wsolkit("runs", "list")[1]
     shown = wsolkit("runs", "show", done.key[:8])[1]
     assert "gt_known_loc" in shown
-    assert re.search(r"epochs trained +3\n", shown)
+    assert re.search(r"epochs_trained +3\n", shown)
     best = store.find(done).report().rate("best_threshold_0.5")
     assert re.search(rf"best_threshold_0.5 +{best:.2f}\n", shown)
-    assert re.search(r"data of test +drawing", shown)
+    assert re.search(r"data.test +drawing", shown)
     assert "1 of 3; no report yet" in wsolkit("runs", "show", begun.key)[1]
     assert wsolkit("runs", "verify")[:2] == (0, "2 runs read, 0 with problems\n")
     monkeypatch.setattr("typer.confirm", lambda question: False)

@@ -1,18 +1,21 @@
+"""The user's own classifiers and pictures: weights in, boxes out, in Python and from the shell."""
+
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import get_model, list_models, resnet18
 
 from wsolkit import datasets, decomposition, models
 from wsolkit.cli import own
 from wsolkit.decomposition import DecompositionError
 from wsolkit.errors import CheckpointError, DataError, RecipeError
 from wsolkit.own import classifiers, localization
-from wsolkit.own import pictures as picture_files
 from wsolkit.training import checkpoints
 
 
@@ -27,9 +30,20 @@ def pictures(tmp_path):
     return [tmp_path / "a", tmp_path / "b" / "one.jpg"]
 
 
+@pytest.fixture(scope="module")
+def state():
+    return resnet18(num_classes=7).state_dict()
+
+
+@pytest.fixture
+def mini(tmp_path):
+    """Options of `wsolkit localize` for a small network of four classes."""
+    save_file(models.build("mini_vgg", 4).state_dict(), tmp_path / "mini.safetensors")
+    return ("--model", "mini_vgg", "--size", 64, "--weights", tmp_path / "mini.safetensors", "--out", tmp_path / "out")
+
+
 def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
-    model = models.build("mini_vgg", 5)
-    found = localization.localize_files(model, pictures, tmp_path / "out", size=64).found
+    found = localization.localize_files(models.build("mini_vgg", 5), pictures, tmp_path / "out", size=64).found
     assert len(found) == 2
     for each in found:
         x0, y0, x1, y1 = each.box
@@ -47,35 +61,27 @@ def test_pictures_get_boxes_in_their_own_pixels(pictures, tmp_path):
 
 
 def test_a_box_at_the_edges_of_the_models_image_is_at_those_of_the_picture():
-    assert localization._in_picture(np.array([0, 0, 223, 223]), 224, (480, 400)) == (0, 0, 479, 399)
-    assert localization._in_picture(np.array([0, 100, 100, 223]), 224, (224, 224)) == (0, 100, 100, 223)
+    assert localization.box_in_picture(np.array([0, 0, 223, 223]), 224, (480, 400)) == (0, 0, 479, 399)
+    assert localization.box_in_picture(np.array([0, 100, 100, 223]), 224, (224, 224)) == (0, 100, 100, 223)
 
 
-def test_a_class_can_be_asked_for_and_another_map(pictures, tmp_path):
+def test_boxes_of_a_picture_on_its_side_are_those_of_the_upright_one(pictures, tmp_path):
+    upright = Image.open(pictures[1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    both = [tmp_path / "upright.png", tmp_path / "phone.png"]
+    first, second = localization.localize_files(models.build("mini_vgg", 5), both, tmp_path / "out", 64).found
+    assert (first.box, first.picture_size, first.target) == (second.box, second.picture_size, second.target)
+
+
+@pytest.mark.parametrize("kind", ["cam", "norm", "similarity"])
+def test_a_class_can_be_asked_for_and_another_map(pictures, tmp_path, kind):
+    names = ["a", "b", "c", "puffin", "e"]
     model = models.build("mini_vgg", 5)
-    for kind in ("cam", "norm", "similarity"):
-        names = ["a", "b", "c", "puffin", "e"]
-        done = localization.localize_files(model, pictures, tmp_path / kind, 64, kind, 0.5, target=3, names=names)
-        assert [(each.target, each.name) for each in done.found] == [(3, "puffin")] * 2
-
-
-def test_weights_of_a_run_and_of_torchvision_are_read(store, tiny, tmp_path):
-    run = store.get(tiny)
-    model = classifiers.load_classifier("mini_vgg", run.folder / checkpoints.BEST)
-    assert torch.equal(model.classifier.weight, run.model().classifier.weight)
-    torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "resnet18.pth")
-    assert classifiers.load_classifier("resnet18", tmp_path / "resnet18.pth").fc.out_features == 7
-
-
-def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
-    from torchvision.models import resnet50
-
-    ours = models.build("resnet50", 3)
-    save_file(ours.state_dict(), tmp_path / "ours.safetensors")
-    assert isinstance(classifiers.load_classifier("resnet50", tmp_path / "ours.safetensors"), type(ours))
-    theirs = resnet50(num_classes=3)
-    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    assert classifiers.load_classifier("resnet50", tmp_path / "theirs.pth").fc.out_features == 3
+    done = localization.localize_files(model, pictures, tmp_path / "out", 64, kind, 0.5, target=3, names=names)
+    assert [(each.target, each.name) for each in done.found] == [(3, "puffin")] * 2
 
 
 def test_one_bad_picture_does_not_keep_the_others_from_being_done(pictures, tmp_path):
@@ -87,100 +93,173 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_done(pictures, tmp_
     broken, last = done.unreadable
     assert "broken.png is not a picture" in broken
     assert json.loads((tmp_path / "out" / localization.RESULTS).read_text())["unreadable"] == [broken, last]
-    (tmp_path / "a" / "z_broken.png").unlink()
     images, unreadable = localization.read_folder(tmp_path / "a", 32)
-    assert images.shape == (1, 32, 32, 3)
-    assert unreadable == (broken,)
+    assert (images.shape, unreadable) == ((1, 32, 32, 3), (broken, last))
     (tmp_path / "a" / "one.jpg").unlink()
-    with pytest.raises(DataError, match="No picture in .*a can be read. .*broken.png is not a picture"):
+    with pytest.raises(DataError, match="No picture in .*a can be read"):
         localization.read_folder(tmp_path / "a", 32)
 
 
 def test_what_is_refused_leaves_nothing_behind(pictures, tmp_path):
     model, out = models.build("mini_vgg", 2), tmp_path / "out"
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="No pictures in .*empty"):
-        localization.localize_files(model, [tmp_path / "empty"], out, 64)
-    with pytest.raises(DataError, match="gone.jpg does not exist"):
-        localization.localize_files(model, [*pictures, tmp_path / "gone.jpg"], out, 64)
-    with pytest.raises(DataError, match="3 names of classes were given, and the model has 2 classes"):
-        localization.localize_files(model, pictures, out, 64, names="abc")
-    with pytest.raises(DecompositionError, match="the model has 2 classes"):
-        localization.localize_files(model, pictures, out, 64, target=9)
+    for given, changes, error in (
+        ([*pictures, tmp_path / "gone.jpg"], {}, DataError),
+        (pictures, {"names": "abc"}, DataError),
+        (pictures, {"target": 9}, DecompositionError),
+        (pictures, {"size": 4}, DataError),
+    ):
+        with pytest.raises(error):
+            localization.localize_files(model, given, out, **{"size": 64, **changes})
     assert not out.exists()
+
+
+def test_results_beside_the_pictures_replace_none_of_them(tmp_path):
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "one.png")
+    before = (tmp_path / "one.png").read_bytes()
+    localization.localize_files(models.build("mini_vgg", 2), [tmp_path], tmp_path, 64)
+    assert (tmp_path / "one.png").read_bytes() == before
+    assert (tmp_path / "one-1.png").exists()
 
 
 def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatch):
     run = store.get(tiny)
     monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
     for weights in (run.folder, run.folder / checkpoints.BEST, run.recipe.key, run.recipe.key[:5]):
-        opened = classifiers.open_classifier(type(tmp_path)(weights))
+        opened = classifiers.open_classifier(Path(weights))
         assert (opened.name, opened.size) == (tiny.backbone, tiny.crop_size)
         assert torch.equal(opened.network.classifier.weight, run.model().classifier.weight)
     assert classifiers.open_classifier(run.folder, size=48).size == 48
     (tmp_path / "alone.safetensors").write_bytes((run.folder / checkpoints.BEST).read_bytes())
     with pytest.raises(CheckpointError, match=r"does not fit resnet50.*resnet50 was assumed; --model"):
         classifiers.open_classifier(tmp_path / "alone.safetensors")
-    with pytest.raises(CheckpointError, match="does not exist, and no run begins so either"):
-        classifiers.open_classifier(type(tmp_path)("zzz"))
-    with pytest.raises(CheckpointError, match="not the folder of a finished run"):
-        classifiers.open_classifier(tmp_path)
+    for wrong in ("zzz", "x" * 5000, tmp_path):
+        with pytest.raises(CheckpointError, match="no run begins|not the folder of a finished run"):
+            classifiers.open_classifier(Path(wrong))
 
 
-def test_weights_that_cannot_be_used_are_said(tmp_path):
+def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
+    ours, theirs = models.build("resnet50", 3), get_model("resnet50", num_classes=3)
+    save_file(ours.state_dict(), tmp_path / "ours.safetensors")
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    assert isinstance(classifiers.load_classifier("resnet50", tmp_path / "ours.safetensors"), type(ours))
+    assert isinstance(classifiers.load_classifier("resnet50", tmp_path / "theirs.pth"), type(theirs))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module.backbone._orig_mod.", "1."])
+@pytest.mark.parametrize("entry", ["", "state_dict", "model", "model_state_dict", "net", "mine"])
+def test_weights_are_taken_from_checkpoints_and_from_under_prefixes(state, tmp_path, caplog, prefix, entry):
+    named = {prefix + name: tensor for name, tensor in state.items()}
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+    content = {"epoch": 3, "optimizer": optimizer, entry: named, "best": 0.5} if entry else named
+    torch.save(content, tmp_path / "x.pth")
+    model = classifiers.load_classifier("resnet18", tmp_path / "x.pth")
+    assert torch.equal(model.fc.weight, state["fc.weight"])
+    assert not model.training
+    assert all(repr(taken) in caplog.text for taken in (entry, prefix) if taken)
+
+
+def test_an_averaged_model_and_tensors_beside_the_weights_are_taken(state, tmp_path, caplog):
+    averaged = torch.optim.swa_utils.AveragedModel(resnet18(num_classes=7)).state_dict()
+    torch.save({**averaged, "criterion.weight": torch.ones(7)}, tmp_path / "x.pth")
+    assert classifiers.load_classifier("resnet18", tmp_path / "x.pth").fc.out_features == 7
+    assert "2 tensors without it are left out" in caplog.text
+
+
+def test_the_classes_are_counted_at_the_models_own_head(tmp_path):
+    for name in ("convnext_tiny", "squeezenet1_0"):  # by name, the last linear weights are not the head's, or none
+        save_file(get_model(name, num_classes=5).state_dict(), tmp_path / f"{name}.safetensors")
+        assert classifiers.load_classifier(name, tmp_path / f"{name}.safetensors").eval()
+
+
+def test_weights_that_do_not_fit_are_explained(state, tmp_path, monkeypatch):
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "r18.pth")
+    with pytest.raises(
+        CheckpointError, match=r"does not fit resnet34\..*'module\.'.*\d+ missing .*It fits resnet18\.$"
+    ):
+        classifiers.load_classifier("resnet34", tmp_path / "r18.pth")
     with pytest.raises(RecipeError, match=r"Unknown model 'resnet51'. Did you mean 'resnet50'\?$"):
         classifiers.load_classifier("resnet51", tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="x.pth does not exist"):
-        classifiers.load_classifier("resnet18", tmp_path / "x.pth")
-    torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit resnet34. .* \d+ missing .*It fits resnet18\.$"):
-        classifiers.load_classifier("resnet34", tmp_path / "r18.pth")
-    torch.save(resnet18(num_classes=7), tmp_path / "whole.pth")
-    with pytest.raises(CheckpointError, match=r"a whole model perhaps.*torch.save\(model.state_dict\(\), PATH\)"):
-        classifiers.load_classifier("resnet18", tmp_path / "whole.pth")
-    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "wrapped.pth")
-    with pytest.raises(CheckpointError, match="expected a state dict, found state_dict, epoch"):
-        classifiers.load_classifier("resnet18", tmp_path / "wrapped.pth")
+    monkeypatch.setattr(classifiers, "ALIKE", 1)
+    conv = state["conv1.weight"]
+    for changed in (
+        {"fc.weight": torch.zeros(0, 512)},
+        {"fc.weight": torch.tensor(1.0)},
+        {"conv1.weight": conv.to("meta")},
+    ):
+        torch.save({**state, **changed}, tmp_path / "odd.pth")
+        with pytest.raises(CheckpointError, match=r"odd\.pth"):
+            classifiers.load_classifier("resnet18", tmp_path / "odd.pth")
+
+
+@pytest.mark.slow
+def test_every_model_of_torchvision_can_be_tried_for_the_advice(tmp_path, monkeypatch, caplog):
+    caplog.set_level("DEBUG", "wsolkit")
+    monkeypatch.setattr(classifiers, "ALIKE", 1000)
     save_file({"bias": torch.zeros(2)}, tmp_path / "bias.safetensors")
-    with pytest.raises(CheckpointError, match="no weights of a linear layer"):
+    with pytest.raises(CheckpointError, match="does not fit resnet18.*Name the model"):
         classifiers.load_classifier("resnet18", tmp_path / "bias.safetensors")
+    assert len(list_models()) > 80
+    assert "cannot be built" not in caplog.text
 
 
 def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):
     code, out, errors = wsolkit("data", "sample", "synthetic_birds", "--out", tmp_path / "photos", "--count", 3)
     assert (code, out) == (0, f"3 pictures of synthetic_birds in {tmp_path / 'photos'}\n"), errors
     data = datasets.open_dataset("synthetic_birds", "test", classifiers.USUAL_SIZE)
-    files = pictures.find_pictures([tmp_path / "photos"])
+    files = sorted((tmp_path / "photos").iterdir())
     assert [file.stem for file in files] == [data[number].image_id for number in (0, 500, 999)]
     assert np.array_equal(np.asarray(Image.open(files[-1])), data[999].image)
 
 
-def test_a_picture_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
-    Image.new("RGB", (100, 100)).save(tmp_path / "big.png")
-    monkeypatch.setattr(picture_files, "PIXELS", 9_999)
-    done = localization.localize_files(models.build("mini_vgg", 2), [tmp_path / "big.png"], tmp_path / "out", 64)
-    assert not done.found
-    assert "100x100 pixels" in done.unreadable[0]
-
-
-def test_from_the_shell(wsolkit, pictures, tmp_path):
-    save_file(models.build("mini_vgg", 4).state_dict(), tmp_path / "mini.safetensors")
-    given = ("--model", "mini_vgg", "--size", 64, "--weights", tmp_path / "mini.safetensors", "--out", tmp_path / "out")
-    code, out, errors = wsolkit("localize", *pictures, *given)
+def test_from_the_shell(wsolkit, pictures, mini, tmp_path):
+    code, out, errors = wsolkit("localize", *pictures, *mini)
     assert code == 0, errors
     assert out.count("box (") == 2
     assert (tmp_path / "out" / "one.png").exists()
     (tmp_path / "a" / "broken.png").write_bytes(b"no picture")
-    code, out, errors = wsolkit("localize", *pictures, *given)
+    code, out, errors = wsolkit("localize", *pictures, *mini)
     assert code == 1
     assert f"2 done with mini_vgg at 64 pixels, 1 unreadable; results in {tmp_path / 'out'}" in out
     assert "broken.png is not a picture" in errors
-    code, _, errors = wsolkit("localize", *pictures, *given, "--target", 5000)
-    assert code == 2
-    assert errors == "Error: target: the model has 4 classes, from 0 to 3; received 5000.\n"
-    code, _, errors = wsolkit("localize", tmp_path / "gone", *given[:-3], tmp_path / "no_weights.pth")
+    code, _, errors = wsolkit("localize", *pictures, *mini, "--target", 5000)
+    assert (code, errors) == (2, "Error: target: the model has 4 classes, from 0 to 3; received 5000.\n")
+    code, _, errors = wsolkit("localize", tmp_path / "gone", *mini[:-3], tmp_path / "no_weights.pth")
     assert code == 2
     assert "gone does not exist. Name pictures" in errors
+
+
+def test_odd_pictures_and_names_of_files_are_no_trouble_for_the_shell(wsolkit, mini, tmp_path):
+    folder = tmp_path / "ünï çødé 図"
+    folder.mkdir()
+    for name, shape in (
+        ("one.png", (1, 1)),
+        ("long.png", (5000, 1)),
+        ("w" * 200 + ".png", (9, 9)),
+        ("tall.bmp", (1, 70)),
+    ):
+        Image.new("RGB", shape, "green").save(folder / name)
+    Image.new("RGB", (8, 8)).save(os.fsencode(folder) + b"/latin\xe9.png")
+    (tmp_path / "names.txt").write_text("\ufeffα\r\n図\r\nc\r\nd\r\n\r\n", encoding="utf-8", newline="")
+    code, out, errors = wsolkit("localize", folder, *mini, "--classes", tmp_path / "names.txt", "--threshold", 0.99)
+    assert (code, errors) == (0, "")
+    assert "5 done" in out
+    assert wsolkit("localize", folder, *mini, "--size", 16)[0] in (0, 2)
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_where_nothing_can_be_written_is_refused_before_the_work(wsolkit, tmp_path, option):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    wrong = {"--out": ["file", "file/in/it"], "--json": ["folder", "file/x.json"]}[option]
+    command = (
+        ("localize", "x.jpg", "--weights", "w")
+        if option == "--out"
+        else ("evaluate", "--score-maps", "s", "--metadata", "m")
+    )
+    for name in ("", tmp_path / ("x" * 5000), *(tmp_path / each for each in wrong)):
+        code, _, errors = wsolkit(*command, option, name)
+        assert code == 2
+        assert "cannot be written" in errors
 
 
 def test_the_shells_usual_threshold_is_that_of_decompose():

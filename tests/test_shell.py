@@ -50,7 +50,7 @@ def test_errors_are_a_line_and_faults_two(wsolkit, monkeypatch):
     code, _, errors = wsolkit("doctor")
     assert code == 3
     first, second = errors.splitlines()
-    assert re.fullmatch(r"Unexpected KeyError: 'x' \(wsolkit/cli/check\.py, line \d+\)", first)
+    assert re.fullmatch(r"Unexpected KeyError: 'x' \(wsolkit/cli/doctor\.py, line \d+\)", first)
     assert second.startswith("If that file is yours, mend it")
 
 

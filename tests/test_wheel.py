@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wsolkit
+from wsolkit.batch import notebooks
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 
@@ -34,16 +35,17 @@ def call(installed: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_package_and_notebooks_are_those_of_the_wheel(installed, tmp_path):
-    code = "import wsolkit; from wsolkit import notebook_files; print(wsolkit.__file__, *notebooks.find())"
-    package, *notebooks = call(installed, tmp_path, "-c", code).split()
+    code = "import wsolkit; from wsolkit.batch import notebooks; print(wsolkit.__file__, *notebooks.find())"
+    package, *inside = call(installed, tmp_path, "-c", code).split()
     assert package.startswith(str(installed))
-    assert [Path(notebook).name for notebook in notebooks] == [path.name for path in notebooks.find()]
-    assert all(notebook.startswith(str(installed)) for notebook in notebooks)
+    assert [Path(notebook).name for notebook in inside] == [path.name for path in notebooks.find()]
+    assert all(notebook.startswith(str(installed)) for notebook in inside)
 
 
 def test_the_paper_s_numbers_and_the_page_s_templates_are_in_it(installed, tmp_path):
-    code = "from wsolkit import pages, published; pages.environment().get_template('index.html.j2'); "
-    assert call(installed, tmp_path, "-c", code + "print(len(published.table('7')) > 0)").strip() == "True"
+    code = "from wsolkit import published; from wsolkit.batch import pages; "
+    code += "pages.environment().get_template('index.html.j2'); print(len(published.table('7')) > 0)"
+    assert call(installed, tmp_path, "-c", code).strip() == "True"
 
 
 def test_it_plans_in_the_folder_that_it_is_called_from(installed, tmp_path):

@@ -4,41 +4,32 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsolkit import __version__
-from wsolkit.cli import check, data, experiments, own, store
+from wsolkit.cli import data, doctor, experiments, own, store
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import log_lines
 
+#: Environment variable that has the effect of ``--debug``.
 DEBUG_VARIABLE = "WSOLKIT_DEBUG"
-"""Environment variable that does what ``--debug`` does."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done; 1 done, and something failed or is not in order; 2 wrong usage, or something that the "
+    epilog="Exit codes: 0 done; 1 done, but something failed or is not in order; 2 wrong usage, or something that the "
     "message says how to put right; 3 an unexpected error, of wsolkit or of a file added to it; 130 interrupted.",
 )
 
-PAPER, OWN, HOUSE = "The paper", "Your own", "Housekeeping"
-PANELS: Mapping[Callable[..., None], str] = {
-    experiments.reproduce: PAPER,
-    experiments.plan: PAPER,
-    experiments.rehearse: PAPER,
-    experiments.recipe: PAPER,
-    experiments.train: PAPER,
-    own.evaluate: OWN,
-    own.localize: OWN,
-    check.doctor: HOUSE,
-}
-for command, panel in PANELS.items():
-    app.command(rich_help_panel=panel)(command)
+HOUSE = "Housekeeping"
+PAPER = (experiments.reproduce, experiments.plan, experiments.rehearse, experiments.recipe, experiments.train)
+for panel, commands in {"The paper": PAPER, "Your own": (own.evaluate, own.localize), HOUSE: (doctor.doctor,)}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 app.add_typer(data.app, name="data", rich_help_panel=HOUSE)
 app.add_typer(store.app, name="runs", rich_help_panel=HOUSE)
 
@@ -70,11 +61,14 @@ def about(
 
 def main() -> None:
     """Entry point: an error is one or two lines and an exit code; its traceback is shown with ``--debug``."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for names of files in no encoding
     try:
         app()
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        if isinstance(error, OSError) and error.filename:
+            error = WsolkitError(f"Cannot use {error.filename}: {error.strerror}. Check that file or folder.")
         if isinstance(error, WsolkitError):
             typer.echo(f"Error: {error}", err=True)
             sys.exit(2)
@@ -84,7 +78,7 @@ def main() -> None:
 
 
 def _place(error: Exception) -> str:
-    """Where in the package an error arose, e.g. in somebody's own method; empty where it was not inside."""
+    """Where in the package an error arose, e.g. in somebody's own method; empty if it was not inside."""
     package = Path(__file__).parent.parent
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
     if not frames:

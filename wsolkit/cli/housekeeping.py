@@ -1,54 +1,41 @@
-"""Keeping a run store: what is in it, whether it is whole, and what could go."""
+"""Keeping a run store: what is in it, whether it is whole, and what could be removed."""
 
-import dataclasses
+import json
 import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from wsolkit.errors import RecipeError, WsolkitError
+from wsolkit.system.folders import runs_root
 from wsolkit.system.writing import PARTIAL
 from wsolkit.training import checkpoints, warm_stages
+from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import PRETRAINING, Recipe
 from wsolkit.training.run_store import DONE, RECIPE, Run, RunStore
 
 COLUMNS = ("run", "made", "dataset", "backbone", "method", "options", "seed", "epochs", "state", "gt_known_loc", "MB")
 
+#: What the names of thresholds begin with; all other rates are shares of images.
 THRESHOLD = "best_threshold"
-"""How rates begin that are no shares of images."""
 
-ABOVE = ("recipe", "data", "code")
-"""What a run knows of itself and a description has elsewhere, or only machines compare."""
-
+#: How many runs an error names.
 FEW = 6
-"""Runs that an error names."""
 
+#: Seconds after which nobody is writing a file any more: no file of a run takes that long.
 ABANDONED = 3600
-"""Seconds after which nobody is writing a file any more: no file of a run takes that long."""
+
+#: What reading a damaged report or ``run.json`` raises.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What a look into a run's folder found.
-
-    Attributes:
-        run: name of the folder.
-        problems: what is wrong, one line each; none if it is whole.
-    """
-
-    run: str
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """Something that could go.
+class Garbage(NamedTuple):
+    """Something that could be removed.
 
     Attributes:
         path: file or folder.
@@ -61,19 +48,25 @@ class Garbage:
     size: int
 
 
+def open_store() -> RunStore:
+    """The run store of this machine."""
+    return RunStore(runs_root(), Machine())
+
+
 def folders(store: RunStore) -> list[Path]:
     """The folders of all runs, finished or not."""
     return sorted(path.parent for path in store.root.glob(f"*/{RECIPE}"))
 
 
 def find(store: RunStore, name: str) -> Path:
-    """A run's folder from its key or the beginning of it.
+    """A run's folder from its key or the first characters of it.
 
     Raises:
-        RecipeError: if none or several begin so.
+        RecipeError: if there is none, or several begin with them.
     """
     known = folders(store)
-    found = [folder for folder in known if folder.name.startswith(name)]
+    found = [folder for folder in known if folder.name == name]
+    found = found or [folder for folder in known if folder.name.startswith(name)]
     if len(found) > 1:
         keys = ", ".join(folder.name for folder in found[:FEW]) + (" ..." if len(found) > FEW else "")
         raise RecipeError(f"{len(found)} runs begin with {name!r}: {keys}. Give more of the key.")
@@ -85,154 +78,121 @@ def find(store: RunStore, name: str) -> Path:
 def listing(store: RunStore) -> pd.DataFrame:
     """One row a run, the newest first, columns :data:`COLUMNS`.
 
-    ``made`` is when it was finished, else begun; ``method`` is named as in the paper's rows, with
-    :data:`~wsolkit.training.recipes.PRETRAINING` where other runs begin with its weights; ``options`` are those in
-    which it is not as most runs of its data set, backbone and method; ``gt_known_loc`` is in percent on the test
-    split, NaN where there is none. A recipe that this version cannot read, or whose key has changed, is in state
-    ``foreign``.
+    ``made`` is when it was finished, or else begun; ``method`` is named as in the paper's rows, with
+    :data:`~wsolkit.training.recipes.PRETRAINING` if other runs begin with its weights; ``options`` are those in which
+    it differs from more than half of the runs of its data set, backbone and method; ``gt_known_loc`` is in percent on
+    the test split, or NaN. A recipe that this version cannot read, or whose key has changed, is in state ``foreign``.
     """
     recipes = {folder: _readable(folder) for folder in folders(store)}
-    first = {recipe.pretrained for recipe in recipes.values() if recipe and isinstance(recipe.pretrained, Recipe)}
-    seen: dict[tuple, Counter] = defaultdict(Counter)
-    for recipe in filter(None, recipes.values()):
-        for name, value in recipe.method_options.items():
-            seen[*_kind(recipe), name][str(value)] += 1
-    usual = {option: _majority(counts) for option, counts in seen.items()}
-    rows = [_row(store, folder, recipe, usual, recipe in first) for folder, recipe in recipes.items()]
+    pretraining = {recipe.pretrained for recipe in recipes.values() if recipe and isinstance(recipe.pretrained, Recipe)}
+    unusual = _unusual_options({folder.name: recipe for folder, recipe in recipes.items() if recipe})
+    rows: list[dict[str, Any]] = []
+    for folder, recipe in recipes.items():
+        written = next(path for name in (DONE, RECIPE, "") if (path := folder / name).exists())
+        made = datetime.fromtimestamp(written.stat().st_mtime).isoformat(" ", "minutes")
+        rows.append({"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)})
+        if recipe is None:
+            continue
+        run = store.find(recipe) if recipe.key == folder.name else None
+        rows[-1] |= {name: getattr(recipe, name) for name in ("dataset", "backbone", "seed")}
+        rows[-1]["method"] = f"{recipe.label}, {PRETRAINING}" if recipe in pretraining else recipe.label
+        rows[-1]["options"] = unusual.get(folder.name, "")
+        rows[-1]["epochs"] = f"{_finished_epochs(store, recipe)}/{recipe.epochs}"
+        if recipe.key == folder.name:
+            rows[-1] |= {"state": "done" if run else "begun", "gt_known_loc": _rates(run).get("gt_known_loc")}
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "gt_known_loc": float})
     return table.sort_values("made", ascending=False, ignore_index=True)
 
 
-def _majority(counts: Counter) -> str | None:
-    """The value of more than half; None if no value has so many."""
-    value, count = counts.most_common(1)[0]
-    return value if 2 * count > counts.total() else None
-
-
 def _readable(folder: Path) -> Recipe | None:
     """The recipe of a run, if this version can read it."""
-    try:
+    with suppress(WsolkitError):
         return Recipe.from_file(folder / RECIPE)
-    except WsolkitError:
-        return None
+    return None
 
 
-def _kind(recipe: Recipe) -> tuple[str, str, str]:
-    return recipe.dataset, recipe.backbone, recipe.label
+def _unusual_options(recipes: Mapping[str, Recipe]) -> pd.Series:
+    """By run, the options whose value at most half of the runs of its data set, backbone and method have."""
+    rows = [
+        (run, (recipe.dataset, recipe.backbone, recipe.label), name, str(value))
+        for run, recipe in recipes.items()
+        for name, value in recipe.method_options.items()
+    ]
+    table = pd.DataFrame(rows, columns=["run", "kind", "option", "value"])
+    alike = table.groupby(["kind", "option", "value"])["run"].transform("size")
+    unusual = table[2 * alike <= table.groupby(["kind", "option"])["run"].transform("size")]
+    return (unusual["option"] + "=" + unusual["value"]).groupby(unusual["run"], sort=False).agg(" ".join)
 
 
-def _row(store: RunStore, folder: Path, recipe: Recipe | None, usual: Mapping[tuple, str | None], first: bool) -> dict:
-    written = next(path for name in (DONE, RECIPE) if (path := folder / name).exists())
-    made = datetime.fromtimestamp(written.stat().st_mtime).isoformat(" ", "minutes")
-    row = {"run": folder.name, "made": made, "state": "foreign", "MB": round(_size(folder) / 1e6, 1)}
-    if recipe is None:
-        return row
-    row["dataset"], row["backbone"], method = kind = _kind(recipe)
-    row |= {"method": f"{method}, {PRETRAINING}" if first else method, "seed": recipe.seed}
-    options = recipe.method_options.items()
-    row["options"] = " ".join(f"{name}={value}" for name, value in options if str(value) != usual[*kind, name])
-    row["epochs"] = f"{store.finished_epochs(recipe)}/{recipe.epochs}"
-    if recipe.key != folder.name:
-        return row
-    run = store.find(recipe)
-    rates = _rates(run) if run else {}
-    return row | {"state": "done" if run else "begun", "gt_known_loc": rates.get("gt_known_loc")}
+def _finished_epochs(store: RunStore, recipe: Recipe) -> int:
+    with suppress(*DAMAGED):
+        return store.finished_epochs(recipe)
+    return 0
 
 
-def _rates(run: Run) -> dict[str, float]:
+def _rates(run: Run | None) -> dict[str, float]:
     """The CAM's rates on the test split, in percent, and best thresholds, in [0, 1].
 
-    Nothing where the report cannot be read, which `verify` says.
+    Nothing without a run, or if its report cannot be read: `problems` says why.
     """
-    try:
-        rates = run.report().rates
-    except (OSError, ValueError):
-        return {}
-    cam = rates[rates["map"] == "cam"]
-    pairs = zip(cam["metric"], cam["value"], strict=True)
-    return {name: value if name.startswith(THRESHOLD) else round(value * 100, 2) for name, value in pairs}
+    if run is not None:
+        with suppress(*DAMAGED):
+            table = run.report().rates
+            cam = table[table["map"] == "cam"]
+            pairs = zip(cam["metric"], cam["value"], strict=True)
+            return {name: value if name.startswith(THRESHOLD) else round(value * 100, 2) for name, value in pairs}
+    return {}
 
 
 def describe(store: RunStore, folder: Path) -> str:
-    """A run in lines: its folder, what it trains, its rates, how it came about."""
+    """A run in lines: its folder, its recipe, its rates, and how it was made."""
     try:
         recipe = Recipe.from_file(folder / RECIPE)
     except WsolkitError as error:
-        return f"{folder}\nforeign: {error}\n\n{(folder / RECIPE).read_text(errors='replace')}"
+        return f"{folder}\nforeign: {error}"
     run = store.find(recipe) if recipe.key == folder.name else None
-    before = recipe.pretrained.key if isinstance(recipe.pretrained, Recipe) else recipe.pretrained or "nothing"
-    options = " ".join(f"{name}={value}" for name, value in recipe.method_options.items())
-    lines = {
-        "data set": recipe.dataset,
-        "backbone": f"{recipe.backbone}, pretrained by {before}",
-        "method": f"{_kind(recipe)[2]} ({recipe.method})",
-        "options": options or "none",
-        "seed": recipe.seed,
-        "epochs": f"{store.finished_epochs(recipe)} of {recipe.epochs}" + ("" if run else "; no report yet"),
-        "recipe": folder / RECIPE,
-    }
-    parts = [str(folder), "", *_aligned(lines)]
+    epochs = f"{_finished_epochs(store, recipe)} of {recipe.epochs}{'' if run else '; no report yet'}"
+    blocks = {str(folder): {**_flat(recipe), "method": f"{recipe.label} ({recipe.method})", "epochs": epochs}}
     if run is not None:
-        info = run.info()
-        if info["epochs_trained"] < recipe.epochs:
-            info["epochs_trained"] = f"{info['epochs_trained']}; those before were a shared warm stage, or kept"
-        made = {name.replace("_", " "): value for name, value in info.items() if name not in ABOVE and value != ""}
-        for split, found in info["data"].items():
-            made[f"data of {split}"] = found
-        shown = {name: f"{value:6.2f}" for name, value in _rates(run).items()}
-        parts += ["", "CAM on the test split: percent, and best thresholds in [0, 1]", *_aligned(shown)]
-        parts += ["", "How it came about", *_aligned(made)]
-    return "\n".join(parts)
-
-
-def _aligned(facts: Mapping[str, object]) -> list[str]:
-    return [f"  {name:24} {value}" for name, value in facts.items()]
+        rates = {name: f"{value:6.2f}" for name, value in _rates(run).items()}
+        blocks["CAM on the test split: percent, and best thresholds in [0, 1]"] = rates
+        try:
+            info = pd.json_normalize(run.info()).iloc[0]
+            blocks["How it was made; epochs, seconds and images/s of the last attempt"] = info.to_dict()
+        except DAMAGED as error:
+            blocks[f"{DONE} cannot be read"] = {type(error).__name__: error}
+    lines = [[title, *(f"  {name:34} {value}" for name, value in facts.items())] for title, facts in blocks.items()]
+    return "\n\n".join(map("\n".join, lines))
 
 
 def compare(store: RunStore, chosen: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs side by side, one column a run: the fields of their recipes that differ, and their rates.
 
-    Rates are the CAM's on the test split, in percent, and best thresholds; empty where a run has no report.
+    Rates are the CAM's on the test split, in percent, and best thresholds; empty if a run has no report.
 
     Raises:
         RecipeError: for a recipe that this version cannot read.
     """
     recipes = {folder.name: Recipe.from_file(folder / RECIPE) for folder in chosen}
-    fields = pd.DataFrame({name: _fields(recipe) for name, recipe in recipes.items()})
-    runs = {name: store.find(recipe) for name, recipe in recipes.items()}
-    rates = pd.DataFrame({name: pd.Series(_rates(run) if run else {}, dtype=object) for name, run in runs.items()})
+    fields = pd.DataFrame({name: pd.Series(_flat(recipe), dtype=object) for name, recipe in recipes.items()})
+    rates = {name: pd.Series(_rates(store.find(recipe)), dtype=object) for name, recipe in recipes.items()}
     differing = fields[fields.astype(str).nunique(axis=1) > 1]
-    first, second = (each.fillna("").rename_axis("field").reset_index() for each in (differing, rates))
+    first, second = (each.fillna("").rename_axis("field").reset_index() for each in (differing, pd.DataFrame(rates)))
     return first, second
 
 
-def _fields(recipe: Recipe) -> dict[str, Any]:
+def _flat(recipe: Recipe) -> dict[str, Any]:
     """All fields of a recipe, options by their dotted names, pretraining by its key."""
-    flat: dict[str, Any] = {}
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if isinstance(value, Mapping):
-            flat |= {f"{field.name}.{name}": each for name, each in value.items()}
-        else:
-            flat[field.name] = value.key if isinstance(value, Recipe) else value
-    return flat
+    before = recipe.pretrained.key if isinstance(recipe.pretrained, Recipe) else recipe.pretrained
+    return pd.json_normalize(json.loads(recipe.to_json()) | {"pretrained": before}).iloc[0].to_dict()
 
 
-def verify(store: RunStore, chosen: Sequence[Path]) -> Iterator[Checked]:
-    """Read everything of some runs: recipe against folder, checkpoints against their hashes, reports.
-
-    Args:
-        store: the store.
-        chosen: folders of runs.
+def problems(store: RunStore, folder: Path) -> Iterator[str]:
+    """Read everything of a run: recipe against folder, checkpoints against their hashes, reports.
 
     Yields:
-        One result a run, as it comes.
+        What is wrong, one line each; nothing if the run is whole.
     """
-    for folder in chosen:
-        yield Checked(folder.name, tuple(_problems(store, folder)))
-
-
-def _problems(store: RunStore, folder: Path) -> Iterator[str]:
     try:
         recipe = Recipe.from_file(folder / RECIPE)
     except WsolkitError as error:
@@ -242,34 +202,32 @@ def _problems(store: RunStore, folder: Path) -> Iterator[str]:
         yield f"{folder / RECIPE} has the key {recipe.key}: another version of the kit wrote it, or it was altered"
     done = (folder / DONE).exists()
     needed = [checkpoints.BEST, *map(checkpoints.snapshot, recipe.snapshot_epochs)] if done else []
-    for name in needed:
-        if not (folder / name).exists():
-            yield f"{folder / name} is missing"
+    yield from (f"{folder / name} is missing" for name in needed if not (folder / name).exists())
     for path in sorted(folder.glob("*.safetensors")):
         try:
             checkpoints.load(path)
-        except WsolkitError as error:
+        except (WsolkitError, *DAMAGED) as error:
             yield str(error)
     if done:
         try:
             run = Run(recipe, folder)
-            run.info(), run.report(), run.history()
-        except (OSError, ValueError) as error:
+            dict(run.info()), run.report(), run.history()
+        except DAMAGED as error:
             yield f"the report cannot be read: {error}"
 
 
 def garbage(store: RunStore) -> list[Garbage]:
-    """What could go without any run being trained again; folders of runs always stay."""
-    finished = [folder for folder in folders(store) if (folder / DONE).exists()]
-    resume = [folder / name for folder in finished for name in (checkpoints.LAST, checkpoints.PREVIOUS)]
+    """What could be removed without any run being trained again; folders of runs always stay."""
+    resume = [
+        f.parent / name for f in store.root.glob(f"*/{DONE}") for name in (checkpoints.LAST, checkpoints.PREVIOUS)
+    ]
     partial = [*store.root.glob(f"*/.*{PARTIAL}"), *store.root.glob(f"{warm_stages.FOLDER}/.*")]
-    latest = time.time() - ABANDONED
-    found = {
-        "the run is finished: nothing resumes from it": filter(Path.exists, resume),
-        "left behind by a process that was killed": [path for path in partial if path.stat().st_mtime < latest],
+    found: dict[str, Iterable[Path]] = {
+        "the run is finished: nothing resumes from it": resume,
+        "left behind by a process that was killed": [path for path in partial if _age(path) > ABANDONED],
         "a shared warm stage: only runs that begin later would use it": store.root.glob(f"{warm_stages.FOLDER}/[!.]*"),
     }
-    every = [Garbage(path, why, _size(path)) for why, paths in found.items() for path in paths]
+    every = [Garbage(path, why, _size(path)) for why, paths in found.items() for path in paths if path.exists()]
     return sorted(every, key=lambda each: str(each.path))
 
 
@@ -282,5 +240,17 @@ def remove(everything: Sequence[Garbage]) -> None:
             each.path.unlink(missing_ok=True)
 
 
+def _age(path: Path) -> float:
+    """Seconds since a file was written; none if it has been finished meanwhile."""
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return 0
+
+
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    """Bytes of a file or folder; files that vanish meanwhile count nothing."""
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

@@ -1,4 +1,4 @@
-"""What all commands print alike: tables, and what to say after Ctrl-C."""
+"""What several commands print: tables, and a word after Ctrl-C."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ def show_table(frame: "pd.DataFrame") -> None:
 
     console = Console()
     numeric = set(frame.select_dtypes("number"))
-    whole = {name: frame[name].map("{:,}".format, na_action="ignore") for name in frame.select_dtypes("integer")}
-    frame = frame.assign(**whole)
+    whole = frame.select_dtypes("integer")
+    frame = frame.assign(**{name: whole[name].map("{:,}".format, na_action="ignore") for name in whole})
     if not console.is_terminal:
         typer.echo(frame.to_string(index=False, na_rep=""))
         return

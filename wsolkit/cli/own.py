@@ -1,30 +1,18 @@
 """Commands for the user's own score maps and pictures."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from wsolkit.cli.options import output_file, output_folder
 from wsolkit.errors import RecipeError
 
+#: Share of a picture from which a box says little.
 NEARLY_ALL = 0.9
-"""Share of a picture from which a box says little."""
 
-
-class MapKind(StrEnum):
-    """Maps that a box can come from."""
-
-    cam = "cam"
-    norm = "norm"
-    similarity = "similarity"
-
-
-class Contours(StrEnum):
-    """Which contours give boxes."""
-
-    all = "all"
-    largest = "largest"
+#: The smallest step between thresholds; maps are judged in 8 bits, so finer ones change nothing.
+FINEST = 1e-5
 
 
 def evaluate(
@@ -32,9 +20,12 @@ def evaluate(
     metadata: Annotated[Path, typer.Option(help="The benchmark's metadata folder of a split, e.g. metadata/CUB/test.")],
     mask_root: Annotated[Path | None, typer.Option(help="Folder of the masks that localization.txt names.")] = None,
     threshold_step: Annotated[float, typer.Option(help="Step between score-map thresholds.")] = 0.001,
-    contours: Annotated[Contours, typer.Option(help="all: MaxBoxAccV2; largest: MaxBoxAcc.")] = Contours.all,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Maps judged at once; all cores if not given.")] = None,
+    contours: Annotated[Literal["all", "largest"], typer.Option(help="all: MaxBoxAccV2; largest: MaxBoxAcc.")] = "all",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the result to this file.", parser=output_file, metavar="PATH"),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Maps judged at once; all cores by default.")] = None,
 ) -> None:
     """Score anybody's score maps, to the pixel as the WSOL benchmark does.
 
@@ -44,17 +35,17 @@ def evaluate(
     from wsolkit.metrics.score_maps import describe, score_folder, write_json
     from wsolkit.system import processes
 
-    if not 0 < threshold_step < 1:
-        raise RecipeError(f"--threshold-step {threshold_step}: expected a number between 0 and 1, e.g. 0.001.")
+    if not FINEST <= threshold_step < 1:
+        raise RecipeError(f"--threshold-step {threshold_step}: expected a number from {FINEST} to below 1, e.g. 0.001.")
     split, workers = datasets.read_metadata(metadata), threads or processes.cores()
-    result = score_folder(score_maps, split, mask_root, threshold_step, contours.value, workers)
+    result = score_folder(score_maps, split, mask_root, threshold_step, contours, workers)
     if json_file is not None:
         write_json(result, json_file)
     typer.echo(describe(result))
 
 
 def localize(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of some.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
     model: Annotated[
         str | None, typer.Option(help="Of a state dict: torchvision's or the kit's (default: resnet50).")
@@ -62,14 +53,16 @@ def localize(
     size: Annotated[
         int | None, typer.Option(min=16, help="Pictures become squares of this side (default: the run's, or 224).")
     ] = None,
-    kind: Annotated[MapKind, typer.Option(help="The map that gives the box.")] = MapKind.cam,
+    kind: Annotated[Literal["cam", "norm", "similarity"], typer.Option(help="The map that gives the box.")] = "cam",
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=0.99, help="Share of the map's maximum (default: 0.2).", show_default=False),
     ] = None,
     target: Annotated[int | None, typer.Option(min=0, help="Class index (default: the most probable class).")] = None,
     classes: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for what comes out.")] = Path("localized"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.", parser=output_folder, metavar="PATH")] = Path(
+        "localized"
+    ),
 ) -> None:
     """Show where a classifier looked in your own pictures: box, map, and JSON.
 
@@ -88,9 +81,7 @@ def localize(
     share = THRESHOLD if threshold is None else threshold
     opened = classifiers.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
-    done = localization.localize_files(
-        opened.network, pictures, out, opened.size, kind.value, share, target, names, origin
-    )
+    done = localization.localize_files(opened.network, pictures, out, opened.size, kind, share, target, names, origin)
     for found in done.found:
         typer.echo(f"{found.image}: {localization.describe_class(found)}, box {found.box}, {found.annotated}")
     for problem in done.unreadable:
@@ -99,7 +90,7 @@ def localize(
     typer.echo(f"{count}, {len(done.unreadable)} unreadable; results in {out}")
     if wide := sum(found.share > NEARLY_ALL for found in done.found):
         typer.echo(
-            f"{wide} boxes are nearly all of their pictures at --threshold {share:g}; a higher one makes them smaller"
+            f"{wide} boxes cover nearly all of their pictures at --threshold {share:g}; raise it for smaller ones"
         )
     if done.unreadable:
         raise typer.Exit(1)

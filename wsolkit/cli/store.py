@@ -1,23 +1,15 @@
 """Commands for the run store."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wsolkit.cli.output import show_table
 
-if TYPE_CHECKING:
-    from wsolkit.training.run_store import RunStore
-
 app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
 
-
-def _store() -> "RunStore":
-    from wsolkit.system import folders
-    from wsolkit.training.machine import Machine
-    from wsolkit.training.run_store import RunStore
-
-    return RunStore(folders.runs_root(), Machine())
+Run = Annotated[str, typer.Argument(help="A run's key, or its first characters.")]
+Runs = Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]
 
 
 @app.command("list")
@@ -31,7 +23,7 @@ def list_runs() -> None:
     """
     from wsolkit.cli import housekeeping
 
-    table = housekeeping.listing(_store())
+    table = housekeeping.listing(housekeeping.open_store())
     if table.empty:
         typer.echo("No runs yet.")
     else:
@@ -41,26 +33,26 @@ def list_runs() -> None:
 
 
 @app.command()
-def show(run: Annotated[str, typer.Argument(help="A run's key, or how it begins.")]) -> None:
-    """Show a run: its rates, how it came about, its recipe.
+def show(run: Run) -> None:
+    """Show a run: its recipe, its rates, how it was made.
 
     Example: wsolkit runs show 4539
     """
     from wsolkit.cli import housekeeping
 
-    store = _store()
+    store = housekeeping.open_store()
     typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
 
 
 @app.command()
-def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or how they begin.")]) -> None:
+def compare(runs: Runs) -> None:
     """Put runs side by side: where their recipes differ, and their rates in percent.
 
     Example: wsolkit runs compare 4539 a1b2
     """
     from wsolkit.cli import housekeeping
 
-    store = _store()
+    store = housekeeping.open_store()
     differing, rates = housekeeping.compare(store, [housekeeping.find(store, name) for name in runs])
     typer.echo("Where their recipes differ:")
     show_table(differing)
@@ -70,20 +62,20 @@ def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or how t
 
 @app.command()
 def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if none.")] = None) -> None:
-    """Read all checkpoints against their hashes, and all reports; exit code 1 where something is wrong.
+    """Read all checkpoints against their hashes, and all reports; exit code 1 if something is wrong.
 
     Example: wsolkit runs verify
     """
     from wsolkit.cli import housekeeping
 
-    store = _store()
+    store = housekeeping.open_store()
     chosen = [housekeeping.find(store, name) for name in names or []] or housekeeping.folders(store)
-    broken = 0
-    for checked in housekeeping.verify(store, chosen):
-        broken += bool(checked.problems)
-        for problem in checked.problems:
-            typer.echo(f"{checked.run}: {problem}", err=True)
-    typer.echo(f"{len(chosen)} runs read, {broken} with problems")
+    broken = set()
+    for folder in chosen:
+        for problem in housekeeping.problems(store, folder):
+            broken.add(folder)
+            typer.echo(f"{folder.name}: {problem}", err=True)
+    typer.echo(f"{len(chosen)} runs read, {len(broken)} with problems")
     if broken:
         raise typer.Exit(1)
 
@@ -96,9 +88,9 @@ def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) 
     """
     from wsolkit.cli import housekeeping
 
-    found = housekeeping.garbage(_store())
-    for each in found:
-        typer.echo(f"{each.size / 1e6:9.1f} MB  {each.path}: {each.why}")
+    found = housekeeping.garbage(housekeeping.open_store())
+    for path, why, size in found:
+        typer.echo(f"{size / 1e6:9.1f} MB  {path}: {why}")
     typer.echo(f"{sum(each.size for each in found) / 1e6:9.1f} MB in all")
     if found and (yes or typer.confirm("Remove these?")):
         housekeeping.remove(found)

@@ -1,47 +1,72 @@
-"""Pictures and names of classes as files; without PyTorch, so that a misspelt path is said at once."""
+"""Pictures and names of classes from files; without PyTorch, so that a wrong path is reported before that is loaded."""
 
+import codecs
+import os
+import re
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageOps
 
 from wsolkit.errors import DataError
 
+#: Pictures with more pixels are refused before they are decoded.
 PIXELS = 64_000_000
-"""Pictures of more pixels are refused before they are decoded."""
+
+#: Formats that Pillow knows, but reads with other programs or not at all.
+EXCLUDED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 
 
 def find_pictures(files: Sequence[Path]) -> list[Path]:
-    """Pictures by name; a folder stands for those in it, by the ends of their names.
+    """Pictures by name; a folder stands for the pictures in it, recognised by the ends of their names.
+
+    Hidden files of a folder, such as those that macOS adds, are left out.
 
     Raises:
-        DataError: if there are none, or a file or folder does not exist.
+        DataError: if there are none, or a file or folder does not exist or cannot be listed.
     """
-    known = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+    known = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN.keys() - EXCLUDED}
     found = []
     for file in files:
-        if not file.exists():
-            raise DataError(f"{file} does not exist. Name pictures, or folders that hold some.")
-        found += sorted(each for each in file.iterdir() if each.suffix.lower() in known) if file.is_dir() else [file]
+        if not os.path.exists(file):
+            raise DataError(f"{file} does not exist. Name pictures, or folders of pictures.")
+        try:
+            listed = sorted(file.iterdir()) if os.path.isdir(file) else []
+        except OSError as error:
+            raise DataError(f"Cannot list {file}: {error.strerror}. Name pictures, or folders of pictures.") from error
+        inside = [each for each in listed if each.suffix.lower() in known and each.name[0] != "." and not each.is_dir()]
+        found += inside if os.path.isdir(file) else [file]
     if not found:
-        raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders that hold some.")
+        raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders of pictures.")
     return found
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """Names of classes from a text file, a line each.
+    """Names of classes from a text file, one a line; blank lines at the end are no names.
+
+    The text is UTF-8 with or without a byte order mark, or UTF-16 with one, as Windows writes them.
 
     Raises:
-        DataError: if the file cannot be read.
+        DataError: if the file cannot be read, is not such a text, or holds no names.
     """
+    if not os.path.isfile(file):
+        raise DataError(f"{file} is not a file, or does not exist. Give a text file of class names, one a line.")
     try:
-        return tuple(file.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Cannot read names of classes from {file}: {error}.") from error
+        content = file.read_bytes()
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf16 else "utf-8-sig").rstrip()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"Cannot read class names from {file}: {error}. Save it as text in UTF-8.") from error
+    if not text:
+        raise DataError(f"{file} holds no class names. Write one a line.")
+    return tuple(name.strip() for name in re.split("\r\n?|\n", text))
 
 
 def check_names(names: Sequence[str], classes: int) -> None:
-    """See that there is a name for every class, or none at all.
+    """Check that there is a name for every class, or none at all.
 
     Raises:
         DataError: if the numbers differ.
@@ -51,17 +76,58 @@ def check_names(names: Sequence[str], classes: int) -> None:
 
 
 def read_picture(file: Path) -> Image.Image:
-    """A picture as RGB.
+    """A picture as RGB, as a viewer shows it.
+
+    It is turned as its EXIF orientation says. Transparent parts are laid on white; of an animation the first frame is
+    taken. Grey values of more than 8 bits are scaled to 0..255: 16-bit ones from 0..65535; 32-bit integers as they are
+    if all lie in 0..255, else as 16-bit ones if they lie there, else from their own lowest and highest value; floats
+    from 0..1 if they lie there, else from their own lowest and highest value. What is not a number becomes black.
 
     Raises:
         DataError: if it cannot be read, or has more than :data:`PIXELS`.
     """
+    if not os.path.isfile(file):  # a named pipe would be waited for
+        raise DataError(f"{file} is not a file, or is a link to a missing one.")
     try:
-        with Image.open(file) as opened:
-            if opened.width * opened.height > PIXELS:
-                raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
-            return opened.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{file} is not a picture, or of a kind that is not known.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Cannot read {file} as a picture: {error}.") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage that does not keep a picture from being read
+            with Image.open(file, formats=sorted(Image.OPEN.keys() - EXCLUDED) or None) as opened:
+                if opened.width * opened.height > PIXELS:
+                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
+                opened.load()
+                return _rgb(opened)
+    except DataError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{file} is not a picture, or is of an unknown kind.") from None
+    except Exception as error:  # over damaged files decoders raise anything
+        raise DataError(f"Cannot read {file} as a picture: {first_line(error)}.") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, or its type if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+    with suppress(Exception):  # with a damaged orientation a picture stays as it is
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode[0] in "IF":
+        picture = _to_8bit(picture, (65535,) if sixteen else (255, 65535) if picture.mode == "I" else (1,))
+    if picture.has_transparency_data:
+        picture = picture.convert("LA") if picture.mode == "La" else picture
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _to_8bit(picture: Image.Image, tops: Sequence[int]) -> Image.Image:
+    """Grey values from 0 to the first of some tops that none exceeds, or from the lowest to the highest, as 8 bits."""
+    values = np.asarray(picture, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    scaled = (values - (0 if top else low)) / (top or (high - low) or 1)
+    scaled[values == picture.info.get("transparency")] = 1
+    return Image.fromarray((np.nan_to_num(scaled).clip(0, 1) * 255).round().astype(np.uint8))
