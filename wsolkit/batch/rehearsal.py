@@ -1,7 +1,9 @@
 """A rehearsal: one optimisation step and one evaluation batch of every recipe at full size, before days of GPU time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,19 +60,6 @@ class Generated(WsolDataset):
         return Sample(image, int(self.labels[index]), boxes, mask if self._masks else None, f"generated-{index}")
 
 
-class Few(WsolDataset):
-    """The first images of a split."""
-
-    def __init__(self, source: WsolDataset, count: int):
-        """Keep ``count`` of them."""
-        self.name, self.split, self.size, self.classes = source.name, source.split, source.size, source.classes
-        self.labels, self.fingerprint = source.labels[:count], source.fingerprint
-        self._source = source
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[index]
-
-
 def describe(done: Rehearsed) -> str:
     """One line on a rehearsed recipe."""
     recipe = done.recipe
@@ -80,7 +69,7 @@ def describe(done: Rehearsed) -> str:
     return f"{state} {recipe.key} {what:54} {done.pictures} pictures {done.seconds:5.1f} s{why}"
 
 
-def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
     """One recipe of each kind: seeds are not told apart."""
     return list({recipe.changed(seed=0, snapshot_epochs=()): recipe for recipe in recipes}.values())
 
@@ -103,8 +92,9 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
         try:
             count = batch_size or recipe.batch_size
             pictures = "generated" if recipe.dataset in absent else "real"
-            open_few = _generated if recipe.dataset in absent else _real
-            train, test = (open_few(recipe, split, count, machine) for split in ("train-weaksup", "test"))
+            train, test = (
+                _few(recipe, split, count, machine, recipe.dataset in absent) for split in ("train-weaksup", "test")
+            )
             _step_and_evaluation(recipe, train, test, machine.torch_device())
             failure = None
         except (WsolkitError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -112,26 +102,24 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
         yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
 
 
-def _generated(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
-    classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
-    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
-
-
-def _real(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
-    return CachedDataset(Few(machine.source(recipe, split), count))
+def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool) -> OpenedDataset:
+    """The first images of a split, or generated ones if the data set is absent."""
+    if absent:
+        classes, masks = datasets.published_classes(recipe.dataset), datasets.has_masks(recipe.dataset)
+        return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), classes, count, masks))
+    first = copy(machine.source(recipe, split))
+    first.labels = first.labels[:count]
+    return CachedDataset(first)
 
 
 def _is_absent(dataset: str, machine: Machine) -> bool:
     """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
-    if not datasets.is_published(dataset):
-        return False
-    if machine.data_root is None:
-        return True
-    return not any(part.found or _has_content(part.path) for part in datasets.check(dataset, machine.data_root))
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if not datasets.is_published(dataset) or machine.data_root is None:
+        return datasets.is_published(dataset)
+    parts = datasets.check(dataset, machine.data_root)
+    return not any(
+        part.found or part.path.is_file() or (part.path.is_dir() and any(part.path.iterdir())) for part in parts
+    )
 
 
 def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
@@ -152,10 +140,8 @@ def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDatas
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:
     """Where torchvision's weights of each backbone are that a recipe starts from; None where they are missing."""
     found: dict[str, Path | None] = {}
-    for recipe in recipes:
-        if recipe.pretrained == "imagenet" and recipe.backbone not in found:
-            try:
-                found[recipe.backbone] = models.imagenet_weights_file(models.build(recipe.backbone, 1))
-            except WsolkitError:
-                found[recipe.backbone] = None
+    for backbone in {recipe.backbone for recipe in recipes if recipe.pretrained == "imagenet"}:
+        with suppress(WsolkitError):
+            found[backbone] = models.imagenet_weights_file(models.build(backbone, 1))
+        found.setdefault(backbone)
     return found

@@ -11,6 +11,7 @@ from wsolkit.cli.options import DataRoot, Device, Names, Precision, PrecisionOpt
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
+    from wsolkit.batch.planning import Plan
     from wsolkit.batch.runner import Outcome
 
 
@@ -55,37 +56,31 @@ def reproduce(
     from wsolkit.batch import gallery, notebooks, runner
     from wsolkit.training.slurm import SlurmCluster, read_resources
 
+    given = {"data_root": data_root, "out_root": out_root, "device": None if device == "auto" else device}
     parameters = notebooks.parse_settings(settings or [])
-    parameters |= {"device": device} if device != "auto" else {}
-    roots = {"data_root": data_root, "out_root": out_root}
-    parameters |= {name: str(path) for name, path in roots.items() if path is not None}
+    parameters |= {name: str(value) for name, value in given.items() if value is not None}
     resources = read_resources(slurm_partition, notebooks.parse_settings(slurm or [], "--slurm"))
     cluster = SlurmCluster(resources, wait) if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(
-            names or [], profile, parameters, jobs, on_done=_report, cluster=cluster, precision=precision.value
-        )
+        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, cluster, precision.value)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
-    skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
-    seconds = time.monotonic() - start
+    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
-    done = len(outcomes) - len(failed) - len(skipped)
-    left = f", {len(skipped)} skipped" if skipped else ""
-    listed = f": {', '.join(failed)}" if failed else ""
-    typer.echo(f"{done} done{left}, {len(failed)} failed in {seconds:.0f} s{listed}")
+    counts = f"{len(outcomes) - len(failed) - skipped} done, {skipped} skipped, {len(failed)} failed"
+    typer.echo(f"{counts} in {time.monotonic() - start:.0f} s{': ' * bool(failed)}{', '.join(failed)}")
     if failed:
         raise typer.Exit(1)
 
 
 def _report(outcome: "Outcome") -> None:
     state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
-    where = outcome.executed if outcome.executed.exists() else ""
+    where = outcome.executed if outcome.seconds else ""
     typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {where}".rstrip())
-    if outcome.skipped:
-        typer.echo(f"         {outcome.skipped}")
+    if said := outcome.skipped or outcome.note:
+        typer.echo(f"         {said}")
     if outcome.failure:
-        typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
+        typer.echo(f"{outcome.notebook} failed: {outcome.failure}\n", err=True)
 
 
 def plan(
@@ -112,8 +107,18 @@ def plan(
     if len(table):
         show_table(planning.by_kind(table))
     typer.echo(planning.totals(table, default_jobs(store.machine.torch_device())))
-    for name, why in wanted.skipped.items():
-        typer.echo(f"{name} is left out: {why}")
+    _say_what_is_left_out(wanted)
+
+
+def _say_what_is_left_out(plan: "Plan") -> None:
+    """Name the notebooks whose runs are not in a plan; the exit code is 1 where that is an error."""
+    for each in plan.notebooks:
+        if each.skipped:
+            typer.echo(f"{each.notebook.stem} is left out: {each.skipped}")
+        elif each.problem:
+            typer.echo(f"{each.notebook.stem} could not be planned: {each.problem}", err=True)
+    if any(each.problem for each in plan.notebooks):
+        raise typer.Exit(1)
 
 
 def rehearse(
@@ -134,15 +139,16 @@ def rehearse(
     from wsolkit.batch import notebooks, planning, rehearsal
     from wsolkit.training.loop import Machine
 
-    recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
-    failed = 0
+    plan = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
+    recipes, failed = rehearsal.distinct(plan.recipes), 0
     with interruptible():
         for done in rehearsal.rehearse(recipes, Machine(data_root=data_root, device=device), batch_size or None):
             failed += done.failure is not None
             typer.echo(rehearsal.describe(done))
     for backbone, file in rehearsal.weights_at_hand(recipes).items():
-        typer.echo(f"ImageNet weights of {backbone}: {file or 'not there yet; training will say where to put them'}")
-    typer.echo(f"{len(rehearsal.distinct(recipes))} distinct recipes rehearsed, {failed} failed")
+        typer.echo(f"ImageNet weights of {backbone}: {file or 'missing; training will say where to put them'}")
+    typer.echo(f"{len(recipes)} distinct recipes rehearsed, {failed} failed")
+    _say_what_is_left_out(plan)
     if failed:
         raise typer.Exit(1)
 
