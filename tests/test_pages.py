@@ -83,7 +83,7 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     assert '<a href="table0.html"><img src="table0.png"' in text
     assert '<a href="table0.html">made here</a>' in text
     assert "&lt;b&gt;" in text
-    assert text.index("&lt;b&gt;") < text.index("another&#39;s")
+    assert text.index("&lt;b&gt;") < text.index("another's")
     assert ">GT-known Loc<" in text
     assert "these numbers mean nothing" in text
     assert "mean nothing" not in gallery.write(tmp_path, "demo", [notebook]).read_text()

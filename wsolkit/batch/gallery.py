@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +99,26 @@ def _read(path: Path) -> pd.DataFrame:
 
 def as_html(frame: pd.DataFrame, name: str) -> str:
     """A table as HTML with its ``name`` as id: numbers to the right with up to two decimals, text to the left."""
+    identity = re.sub(r"\W", "_", f"table-{name}")
     if "metric" in frame:
         frame = frame.assign(metric=frame["metric"].replace(METRICS))
     if "mean_pct" in frame:  # what was measured comes before what the paper quotes from others
         frame = frame.sort_values("mean_pct", key=pd.isna, kind="stable")
     frame = frame.convert_dtypes()  # counts with gaps are read as floats
-    answers = dict.fromkeys(frame.select_dtypes("boolean"), {True: "yes", False: "no"}.get)
-    long = {column for column in frame if frame[column].astype(str).str.len().max() > LONG}
-    widths = {True: "min-width: 14rem", False: "white-space: nowrap"}
-    left = {
-        column: [{"selector": "", "props": f"text-align: left; {widths[column in long]}"}]
-        for column in frame.select_dtypes(exclude="number")
-    }
-    style = frame.style.hide(axis="index").set_table_styles(left).set_uuid(re.sub(r"\W", "_", name))
-    style = style.format(answers, precision=2, na_rep="", escape="html").format_index(_heading, axis=1)
-    return style.to_html()
+    rules = []
+    for position, column in enumerate(frame, 1):
+        if pd.api.types.is_bool_dtype(frame[column]):
+            frame[column] = frame[column].map({True: "yes", False: "no"})
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            wraps = frame[column].astype(str).str.len().max() > LONG
+            width = "min-width: 14rem" if wraps else "white-space: nowrap"
+            rules.append(f"#{identity} :is(th, td):nth-child({position}) {{ text-align: left; {width}; }}\n")
+    shown = frame.astype(object).where(frame.notna(), "").rename(columns=_heading)
+    with pd.option_context("display.max_colwidth", None):
+        table = shown.to_html(index=False, border=0, table_id=identity, float_format="{:.2f}".format)
+    return f"<style>\n{''.join(rules)}</style>\n{table}"
 
 
 def _heading(name: str) -> str:
-    words = escape(name.removesuffix("_pct").replace("_", " "))
+    words = name.removesuffix("_pct").replace("_", " ")
     return f"{words} %" if name.endswith("_pct") else words

@@ -26,8 +26,8 @@ class Rehearsed:
     """How one recipe did.
 
     Attributes:
-        recipe: the recipe; seeds are not told apart.
-        pictures: ``"real"`` where its data are there, else ``"generated"``.
+        recipe: the recipe, one of those that differ by their seed only.
+        pictures: ``"real"`` if its data are present, else ``"generated"``.
         seconds: of the step and the evaluation.
         failure: what went wrong, or None.
     """
@@ -39,10 +39,10 @@ class Rehearsed:
 
 
 class Generated(WsolDataset):
-    """Random pictures with a random box, or a mask of it, in the place of a split that is not here."""
+    """Random pictures with one box in the middle, or a mask of it, instead of a split that is missing."""
 
     def __init__(self, name: str, split: str, size: int, classes: int, count: int, masks: bool):
-        """Describe them; picture i is always the same."""
+        """Describe the split; picture i is always the same."""
         self.name, self.split, self.size = name, split, size
         self.classes = tuple(map(str, range(classes)))
         self.labels = np.arange(count, dtype=np.int64) % classes
@@ -70,16 +70,16 @@ def describe(done: Rehearsed) -> str:
 
 
 def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
-    """One recipe of each kind: seeds are not told apart."""
+    """One recipe of each kind: recipes that differ by their seed only count once."""
     return list({recipe.changed(seed=0, snapshot_epochs=()): recipe for recipe in recipes}.values())
 
 
 def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None = 2) -> Iterator[Rehearsed]:
-    """Take one step and judge one batch with every distinct recipe, with random weights; nothing is written.
+    """Take one step and evaluate one batch with every distinct recipe, with random weights; nothing is written.
 
     Args:
-        recipes: what is to be trained one day.
-        machine: data and device; data that are not there are replaced by generated pictures of the same size.
+        recipes: what is to be trained.
+        machine: data and device; missing data are replaced by generated pictures of the same size.
         batch_size: images in the step and in the evaluation; None takes each recipe's own, to see whether it fits
             the memory.
 
@@ -113,7 +113,7 @@ def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool)
 
 
 def _is_absent(dataset: str, machine: Machine) -> bool:
-    """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
+    """Whether no part of a published data set is present; incomplete or damaged data are not absent, but a failure."""
     if not datasets.is_published(dataset) or machine.data_root is None:
         return datasets.is_published(dataset)
     parts = datasets.check(dataset, machine.data_root)
@@ -138,7 +138,7 @@ def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDatas
 
 
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:
-    """Where torchvision's weights of each backbone are that a recipe starts from; None where they are missing."""
+    """The file of ImageNet weights of each backbone that a recipe starts from; None if it is missing."""
     found: dict[str, Path | None] = {}
     for backbone in {recipe.backbone for recipe in recipes if recipe.pretrained == "imagenet"}:
         with suppress(WsolkitError):

@@ -6,10 +6,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsolkit.batch import gallery, notebooks, pages, planning
 from wsolkit.errors import NotInProfileError, WsolkitError
@@ -26,6 +25,8 @@ from wsolkit.training.run_store import RunStore, Submitted, silence, training_ta
 if TYPE_CHECKING:
     from traitlets.config import Config
 
+    from wsolkit.training.slurm import SlurmCluster
+
 logger = logging.getLogger(__name__)
 
 #: Name under which the project's own kernel is registered.
@@ -33,13 +34,6 @@ KERNEL = "wsolkit"
 
 #: Running tasks whose state is shown at the same time.
 SHOWN = 4
-
-
-class Cluster(Protocol):
-    """Where runs are trained, if not here."""
-
-    def train(self, store: RunStore, recipes: Sequence[Recipe]) -> Mapping[Recipe, Future]:
-        """See that recipes are trained; futures that end with their runs, or with `Submitted`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def reproduce(
     parameters: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     on_done: Callable[[Outcome], None] = lambda outcome: None,
-    cluster: Cluster | None = None,
+    cluster: "SlurmCluster | None" = None,
     precision: Precision = "float32",
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
@@ -138,10 +132,9 @@ def reproduce(
         variables = notebooks.variables(given["profile"]) | modest
         tasks: dict[Recipe | Path, Task] = {}
         for number, each in enumerate(plan.notebooks):
-            executed = out / each.notebook.name
+            name, executed = each.notebook.stem, out / each.notebook.name
             if each.parameters is None or each.skipped:
-                ended_at_once = Outcome(each.notebook.stem, executed, failure=each.problem, skipped=each.skipped)
-                report(each.notebook, ended_at_once)
+                report(each.notebook, Outcome(name, executed, failure=each.problem, skipped=each.skipped))
                 continue
             needed = missing[each.notebook]
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
@@ -173,16 +166,16 @@ def _require(recipes: Iterable[Recipe], machine: Machine) -> None:
     Raises:
         WsolkitError: the device, weights or data that the first recipe lacks, if every recipe lacks something.
     """
-    failures = []
-    needed = {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}
-    for recipe in needed.values():
+    lacking = None
+    for recipe in {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}.values():
         try:
             require(recipe, machine)
             machine.source(recipe, "test")
+            return
         except WsolkitError as error:
-            failures.append(error)
-    if failures and len(failures) == len(needed):
-        raise failures[0]
+            lacking = lacking or error
+    if lacking:
+        raise lacking
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Executor(StrEnum):
 
 
 SLURM = "On a cluster"
+RESOURCES = "name=value: minutes, gpus, cpus, memory_gb (of a task), at_once (tasks), or an option of sbatch."
 
 
 def reproduce(
@@ -36,16 +37,10 @@ def reproduce(
     precision: PrecisionOption = Precision.float32,
     executor: Annotated[Executor, typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)] = Executor.local,
     wait: Annotated[
-        bool, typer.Option(help="Wait for Slurm; without, a later call goes on.", rich_help_panel=SLURM)
+        bool, typer.Option(help="Wait for Slurm, or let a later call go on.", rich_help_panel=SLURM)
     ] = True,
     slurm_partition: Annotated[str | None, typer.Option(help="Partition.", rich_help_panel=SLURM)] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name=value: minutes, gpus, cpus, memory_gb (of a task), at_once (tasks), or an option of sbatch.",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
+    slurm: Annotated[list[str] | None, typer.Option(help=RESOURCES, rich_help_panel=SLURM)] = None,
 ) -> None:
     """Run notebooks: tables and figures appear under figures/PROFILE/.
 
@@ -87,9 +82,7 @@ def plan(
     names: Names = None,
     profile: ProfileName = None,
     settings: Settings = None,
-    images_per_second: Annotated[
-        float | None, typer.Option(min=0.01, help="Training speed to estimate with; as measured here, else 250.")
-    ] = None,
+    images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Speed; as measured, else 250.")] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.
 
@@ -129,10 +122,10 @@ def rehearse(
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
-    """Take one step and judge one batch with every distinct recipe, at full size.
+    """Take one step and evaluate one batch with every distinct recipe, at full size.
 
-    Weights are random, and pictures generated where the data are not there. Nothing is written.
-    The exit code is 1 where a recipe fails.
+    Weights are random, and pictures are generated if the data are missing. Nothing is written.
+    The exit code is 1 if a recipe fails.
 
     Example: wsolkit rehearse --profile paper
     """
@@ -157,16 +150,10 @@ def recipe(
     profile: ProfileName = None,
     dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
     backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
-    losses: Annotated[
-        str | None, typer.Option(help="Of drop, sim, norm, eil, with commas; none; or all three.")
-    ] = None,
+    losses: Annotated[str | None, typer.Option(help="Any of drop,sim,norm,eil; or none; all if not given.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
-    source: Annotated[
-        str, typer.Option(help="paper, released (code) or authors: who wins where they differ, in profile paper.")
-    ] = "paper",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, any field of the recipe or, with a dot, its options.")
-    ] = None,
+    source: Annotated[str, typer.Option(help="Whose values in profile paper: paper, released, authors.")] = "paper",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value; options with a dot.")] = None,
 ) -> None:
     """Print the recipe of an experiment as JSON, to change it and train it.
 
@@ -194,10 +181,10 @@ def train(
     precision: PrecisionOption = Precision.float32,
     parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
     track: Annotated[
-        str | None, typer.Option(help="Also log every epoch to tensorboard, or another tracker of Accelerate's.")
+        str | None, typer.Option(help="Log to tensorboard too, or another tracker of Accelerate's.")
     ] = None,
 ) -> None:
-    """Train one recipe, or find that it has been trained, and print its folder.
+    """Train one recipe, unless it was trained before, and print its folder.
 
     Example: wsolkit recipe --profile smoke > my_recipe.json && wsolkit train my_recipe.json
 
@@ -217,9 +204,11 @@ def train(
     if not store.engine.main:  # of several processes one speaks
         return
     typer.echo(run.folder)
+    key, hints = (
+        run.recipe.key[:6],
+        [f"wsolkit/{name} has changed since it was trained." for name in run.changed_code()],
+    )
     if before is not None:
-        typer.echo("It has been trained before; nothing was done. To train it anew, delete that folder.", err=True)
-    for name in run.changed_code():
-        typer.echo(f"wsolkit/{name} has changed since it was trained.", err=True)
-    typer.echo(f"Its rates: wsolkit runs show {run.recipe.key[:6]}", err=True)
-    typer.echo(f"Your pictures: wsolkit localize PICTURES --weights {run.recipe.key[:6]}", err=True)
+        hints.insert(0, "It was trained before, so nothing was done. To train it again, delete that folder.")
+    hints += [f"Its rates: wsolkit runs show {key}", f"Your pictures: wsolkit localize PICTURES --weights {key}"]
+    typer.echo("\n".join(hints), err=True)
