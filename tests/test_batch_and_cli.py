@@ -115,7 +115,7 @@ def test_values_are_compared_with_the_types_that_a_notebook_declares(tmp_path, d
 
 
 @pytest.mark.parametrize(
-    "kind", ["np.float32", "__import__('os').abort()", "Mine", "'", "list[Mine]", "lambda: 1", "3 | 4"]
+    "kind", ["np.float32", "__import__('os').abort()", "Mine", "'", "list[Mine]", "list['Mine']", "lambda: 1", "3 | 4"]
 )
 def test_a_type_that_cannot_be_given_is_named_and_not_evaluated(tmp_path, kind):
     notebook = write_notebook(tmp_path, "one", parameters=f"scale: ({json.dumps(kind)}) = None\nother: int = 1\n")

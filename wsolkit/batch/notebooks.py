@@ -183,7 +183,9 @@ def _adapter(annotation: str) -> TypeAdapter | None:
     try:
         # Without parentheses it can call nothing.
         kind: Any = eval(plain, {"__builtins__": {}}, dict(TYPES)) if re.fullmatch(r"[\w\[\]., |'\"]+", plain) else None
-        return TypeAdapter(kind | None, config=ConfigDict(strict=True, allow_inf_nan=False))
+        adapter = TypeAdapter(kind | None, config=ConfigDict(strict=True, allow_inf_nan=False))
+        adapter.validate_python(None)  # a name inside quotes is looked up only now
+        return adapter
     except Exception:  # whatever a wrong annotation does
         return None
 

@@ -191,18 +191,11 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: from `Plan.table`.
     """
-    groups = table.assign(seconds=table["images"] / table["speed"]).groupby(
-        ["dataset", "backbone", "method"], sort=False
-    )
-    shown = groups.agg(
-        runs=("recipe", "size"),
-        left=("state", lambda states: (states != "done").sum()),
-        images=("images", "sum"),
-        speed=("speed", "median"),
-        time=("seconds", "sum"),
-    )
-    shown["speed"], shown["time"] = shown["speed"].round().astype(int), shown["time"].map(duration)
-    return shown.rename(columns={"speed": "images/s"}).reset_index()
+    table = table.assign(left=table["state"] != "done", time=table["images"] / table["speed"], runs=1)
+    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
+    shown = groups.agg({"runs": "sum", "left": "sum", "images": "sum", "speed": "median", "time": "sum"}).reset_index()
+    shown = shown.assign(speed=shown["speed"].round().astype(int), time=shown["time"].map(duration))
+    return shown.rename(columns={"speed": "images/s"})
 
 
 def totals(table: pd.DataFrame, jobs: int = 1) -> str:
