@@ -9,6 +9,8 @@ import nbformat
 import pytest
 import torch
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wsolkit.batch import notebooks, runner
 from wsolkit.errors import DataError, RecipeError, TrainingError, WsolkitError
@@ -28,11 +30,12 @@ data_root: str = None  # data
 """
 
 
-def write_notebook(folder: Path, name: str, *cells: str) -> Path:
+def write_notebook(folder: Path, name: str, *cells: str, parameters: str | None = PARAMETERS) -> Path:
+    """A notebook as other editors write it, without a kernel's name."""
     notebook = nbformat.v4.new_notebook()
-    notebook.cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    if parameters is not None:
+        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
-    notebook.metadata["kernelspec"] = {"name": "wsolkit", "display_name": "wsolkit", "language": "python"}
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
@@ -45,25 +48,139 @@ def test_find_knows_all_notebooks_and_suggests():
         notebooks.find(["table7"])
 
 
-def test_settings_are_json_where_they_can_be():
-    given = ["seeds=[0, 1]", "profile=smoke", "scale=0.5", "name=a=b", "flag=true", "none=null"]
-    expected = {"seeds": [0, 1], "profile": "smoke", "scale": 0.5, "name": "a=b", "flag": True, "none": None}
-    assert notebooks.parse_settings(given) == expected
-    assert notebooks.parse_settings(["weights=2979", "images=1e5"]) == {"weights": "2979", "images": "1e5"}
-    with pytest.raises(RecipeError, match="--set 'seeds': expected name=value"):
-        notebooks.parse_settings(["seeds"])
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
 
 
-def test_parameters_are_compared_with_what_the_notebook_declares(tmp_path):
-    notebook = write_notebook(tmp_path, "one")
-    notebooks.check_parameters(notebook, {"profile": "smoke", "seeds": [1, 2], "scale": 2})
-    notebooks.check_parameters(notebook, {"seeds": None})
+@given(PLAIN)
+def test_settings_are_json_where_they_can_be(value):
+    assert notebooks.parse_settings([f" name ={json.dumps(value)}"]) == {"name": value}
+
+
+def test_settings_that_are_no_json_are_text_as_paths_are():
+    given = ["profile=smoke", "name=a=b", "weights=2979", "images=1e5", "data_root=null", "deep=" + 10**5 * "["]
+    parsed = notebooks.parse_settings(given)
+    assert parsed.pop("deep").startswith("[[[")
+    assert parsed == {"profile": "smoke", "name": "a=b", "weights": "2979", "images": "1e5", "data_root": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["seeds"], "'seeds': expected name=value"),
+        (["=1"], "expected name=value"),
+        (["a=1", " a=2"], "a twice"),
+        *((["scale=" + text], "expected finite") for text in ("NaN", "-Infinity", "1e999", "[1, NaN]", '{"x": [NaN]}')),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(given, said):
+    with pytest.raises(RecipeError, match=f"--set.*{said}"):
+        notebooks.parse_settings(given)
+
+
+@pytest.mark.parametrize(
+    ("declared", "good", "bad"),
+    [
+        ("scale: float = 1.0  # a number", [2, 0.5, None], ["big", float("nan"), True, [1.0]]),
+        ("scale: float | None = None", [2.5, None], ["x", float("inf")]),
+        ("scale: Optional[float] = None", [2.5, None], ["x"]),
+        ("scale: 'typing.Optional[float]' = None", [2.5, None], ["x"]),
+        ("scale: list[str] | None = None", [["a"], [], None], ["a", [1]]),
+        ("scale: list[int] = [0]", [[1, 2], None], [1, ["a"], [float("nan")]]),
+        ("scale: dict[str, list[float]] = {}", [{"a": [1.0]}], [{"a": 1.0}]),
+        ("scale: Literal['a', 'b'] = 'a'", ["b"], ["c"]),
+        ("scale: tuple[int, ...] = (1,)", [[1, 2]], [["x"]]),
+        ("scale: bool = False", [True], [1, "true"]),
+        ("scale: int = 3", [4, None], [4.5, True, "4"]),
+        ("scale: str = 'a=b'  # with = and # in it", ["c=d"], [123, ["x"]]),
+        ("scale: (\n    float\n) = (\n    1.0\n)", [2.0], ["x"]),
+        ("scale = 1.0", [2.0, "big", [1]], [float("nan"), [{"a": float("inf")}]]),
+        ("scale: float", [2.0], ["x"]),
+    ],
+)
+def test_values_are_compared_with_the_types_that_a_notebook_declares(tmp_path, declared, good, bad):
+    notebook = write_notebook(tmp_path, "one", parameters=f"first: str = 'x=y'\n{declared}\n")
+    for value in good:
+        assert notebooks.check_parameters(notebook, {"scale": value}) == {"scale": value}
+    for value in bad:
+        with pytest.raises(RecipeError, match=r"Parameter scale = .* of one: expected "):
+            notebooks.check_parameters(notebook, {"scale": value})
+
+
+@pytest.mark.parametrize(
+    "kind", ["np.float32", "__import__('os').abort()", "Mine", "'", "list[Mine]", "list['Mine']", "lambda: 1", "3 | 4"]
+)
+def test_a_type_that_cannot_be_given_is_named_and_not_evaluated(tmp_path, kind):
+    notebook = write_notebook(tmp_path, "one", parameters=f"scale: ({json.dumps(kind)}) = None\nother: int = 1\n")
+    assert notebooks.check_parameters(notebook, {"other": 1}) == {"other": 1}
+    with pytest.raises(RecipeError, match="Parameter scale = 1 of one: its type"):
+        notebooks.check_parameters(notebook, {"scale": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "hint"), [("str", 123, '"123"'), ("list[int]", 1, "[1]"), ("str", True, '"true"')]
+)
+def test_an_error_shows_what_was_perhaps_meant(tmp_path, kind, given, hint):
+    notebook = write_notebook(tmp_path, "one", parameters=f"text: {kind} = None\n")
+    with pytest.raises(RecipeError, match=re.escape(f"--set 'text={hint}'")):
+        notebooks.check_parameters(notebook, {"text": given})
+
+
+def test_names_are_compared_with_those_that_the_notebook_declares(tmp_path):
+    notebook = write_notebook(tmp_path, "one", parameters="seeds: list[int] = None\n")
     with pytest.raises(RecipeError, match="Unknown parameter of one 'seed'. Did you mean 'seeds'"):
         notebooks.check_parameters(notebook, {"seed": 1})
-    with pytest.raises(RecipeError, match=r"Parameter seeds = \['a'\] of one: expected list\[int\]"):
-        notebooks.check_parameters(notebook, {"seeds": ["a"]})
-    with pytest.raises(RecipeError, match="Parameter scale = 'big' of one: expected float"):
-        notebooks.check_parameters(notebook, {"scale": "big"})
+    # One that works with no profile of its own finds it in its environment.
+    assert notebooks.check_parameters(notebook, {"seeds": [1], "profile": "smoke"}) == {"seeds": [1]}
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut": b'{"cells": [',
+    "list": b"[]",
+    "null": b"null",
+    "latin": '{"nbformat": 4, "metadata": {"title": "\xe4"}, "cells": []}'.encode("latin-1"),
+    "no_cells": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+    "bad_cells": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1, null]}',
+    "future": b'{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}',
+    "text": b'{"nbformat": "four", "metadata": {}, "cells": []}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / f"{name}.ipynb").write_bytes(DAMAGED[name])
+    with pytest.raises(notebooks.NotebookError, match=f"{name}.ipynb cannot be read as a notebook"):
+        notebooks.declared(tmp_path / f"{name}.ipynb")
+
+
+@given(st.binary(max_size=60) | st.from_regex(r'\{"(nbformat|cells)": .*\}', fullmatch=True).map(str.encode))
+def test_any_other_file_is_no_notebook(content):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x.ipynb").write_bytes(content)
+        with pytest.raises(notebooks.NotebookError):
+            notebooks.declared(Path(folder) / "x.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (None, "no code cell tagged 'parameters'"),
+        ("profile: str = ", "cannot be parsed"),
+        ("%magic", "cannot be parsed"),
+        ("profile: str = 'a'\nprofile = 'b'", "profile is declared twice"),
+    ],
+)
+def test_parameters_that_cannot_be_told_are_named(tmp_path, parameters, said):
+    with pytest.raises(notebooks.NotebookError, match=f"one.ipynb.*{said}"):
+        notebooks.declared(write_notebook(tmp_path, "one", parameters=parameters))
 
 
 def test_paths_mean_the_same_in_the_kernels_folder(tmp_path, monkeypatch):
@@ -92,16 +209,56 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_the_batch_executes_with_parameters_and_keeps_going(home, tmp_path):
-    good, bad = runner.reproduce(["good", "bad"], "smoke", {"scale": 2.5}, jobs=2)
-    assert good.failure is None
-    executed = nbformat.read(good.executed, as_version=4)
-    assert good.executed == tmp_path / "figures" / "smoke" / "good.ipynb"
-    assert executed.cells[-1].outputs[0]["text"] == "smoke 2.5\n"
-    assert "1 / (kept - 1)" in bad.failure
-    assert "ZeroDivisionError: division by zero" in bad.failure
-    partial = nbformat.read(bad.executed, as_version=4)
-    assert not partial.cells[-1].outputs
+OPENS = "from wsolkit.study import open_study\nstudy = open_study('x', profile, [0])\n"
+ENDS = OPENS + "runs = study.train({'ours': {}})\nprint(len(runs['ours']))"
+COUNT = "with open('counts.txt', 'a') as file:\n    print(NAME, file=file)"
+
+
+def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkeypatch, wsolkit):
+    home = tmp_path / "mein Projekt ü {x} #1"
+    folder = home / "notebooks"
+    write_notebook(folder, "my own ü {y} #2", "%matplotlib inline", ENDS)
+    write_notebook(folder, "plain", COUNT.replace("NAME", "'plain'"), "print(profile, scale)")
+    write_notebook(folder, "no_runs", OPENS + COUNT.replace("NAME", "study.notebook"))
+    write_notebook(
+        folder, "bare", "from wsolkit.study import open_study", "print(open_study('x').profile.name)", parameters=""
+    )
+    write_notebook(folder, "bad", "kept = 1", "1 / (kept - 1)", "print('never')")
+    write_notebook(folder, "exits", "import sys; sys.exit(0)", ENDS)
+    write_notebook(folder, "dies", "import os\nif profile: os._exit(1)", ENDS)
+    write_notebook(folder, "leaks", "import os; os.environ['WSOLKIT_LEAK'] = '1'", ENDS)
+    write_notebook(folder, "sees", "import os; assert 'WSOLKIT_LEAK' not in os.environ", ENDS)
+    write_notebook(folder, "untold", "print(1)", parameters=None)
+    for name, content in DAMAGED.items():
+        (folder / f"{name}.ipynb").write_bytes(content)
+    (folder / "folder.ipynb").mkdir()
+    for name, value in (("HOME", home), ("RUNS", "the runs"), ("CACHE", "the cache")):  # relative to the shell's folder
+        monkeypatch.setenv(f"WSOLKIT_{name}", str(value))
+    monkeypatch.chdir(tmp_path)
+    code, out, errors = wsolkit("reproduce", "--profile", "smoke", "--jobs", "2")
+    assert code == 1
+    lines = re.findall(r"^(done|failed|skipped) +(\S.*?) +[\d.]+ s", out, re.MULTILINE)
+    ended = {name: state for state, name in lines}
+    good = {"my own ü {y} #2", "plain", "no_runs", "bare", "exits", "leaks", "sees"}
+    assert ended == dict.fromkeys(good, "done") | dict.fromkeys(["bad", "dies", "untold", *DAMAGED], "failed")
+    assert "bad failed: cell 4:\n1 / (kept - 1)\n\nZeroDivisionError: division by zero" in errors
+    assert re.search(
+        r"dies failed: cell 3:\nimport os\nif profile: os._exit\(1\)\n\nThe kernel died.*[Mm]emory", errors
+    )
+    assert "cell 3 ended it; 1 cells after that were not executed" in out
+    assert "could not be planned (cell 3: SystemExit: 0)" in out
+    assert "Traceback" not in errors
+    assert sorted((folder / "counts.txt").read_text().split()) == ["plain", "x"]
+    assert sorted(path.name for path in folder.iterdir() if path.suffix != ".ipynb") == ["counts.txt"]
+    assert (tmp_path / "the runs").is_dir()
+    executed = {name: nbformat.read(tmp_path / "figures" / "smoke" / f"{name}.ipynb", 4) for name in (*good, "bad")}
+    assert executed["my own ü {y} #2"].cells[-1].outputs[0]["text"] == "1\n"
+    assert executed["plain"].cells[-1].outputs[0]["text"] == "smoke 1.0\n"
+    assert executed["bare"].cells[-1].outputs[0]["text"] == "smoke\n"
+    assert not executed["bad"].cells[-1].outputs
+    page = (tmp_path / "figures" / "smoke" / "index.html").read_text()
+    assert "my%20own%20%C3%BC%20%7By%7D%20%232" in page
+    assert "wsolkit reproduce untold --profile smoke" in page
 
 
 TRANSPORT = "from ipykernel.kernelapp import IPKernelApp\nprint(IPKernelApp.instance().transport)"
@@ -118,15 +275,6 @@ def test_kernels_talk_over_files_where_their_names_fit(tmp_path, monkeypatch, fo
         monkeypatch.setattr(tempfile, "tempdir", str(Path(root) / folder))
         (outcome,) = runner.reproduce(["how"], "smoke", jobs=1)
     assert nbformat.read(outcome.executed, as_version=4).cells[-1].outputs[0]["text"] == f"{transport}\n"
-
-
-def test_the_shell_reports_failures_by_exit_code(home, wsolkit):
-    code, out, errors = wsolkit("reproduce", "--profile", "smoke")
-    assert code == 1
-    assert "bad failed in" in errors
-    assert "ZeroDivisionError" in errors
-    assert "done    good" in out
-    assert wsolkit("reproduce", "good", "--profile", "smoke")[0] == 0
 
 
 WANTS = """
@@ -187,11 +335,6 @@ def test_no_notebooks_are_an_error(tmp_path, monkeypatch, wsolkit):
     assert (code, "No notebook found" in errors) == (2, True)
 
 
-def test_the_batch_leaves_a_page(home, tmp_path):
-    runner.reproduce(["good"], "smoke")
-    assert "profile smoke" in (tmp_path / "figures" / "smoke" / "index.html").read_text()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -241,25 +384,19 @@ def test_an_interrupt_says_that_nothing_is_lost(home, wsolkit, monkeypatch):
     assert "the same command goes on from there" in errors
 
 
-def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("venv_of_the_same_python", [False, True])
+def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch, venv_of_the_same_python):
+    python = Path("/usr/bin/true")
+    if venv_of_the_same_python:
+        python = tmp_path / "other" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(Path(sys.executable).resolve())
     folder = tmp_path / "kernels" / "wsolkit"
     folder.mkdir(parents=True)
-    spec = {"argv": ["/usr/bin/true", "-f", "{connection_file}"], "display_name": "other", "language": "python"}
+    spec = {"argv": [str(python), "-f", "{connection_file}"], "display_name": "other", "language": "python"}
     (folder / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     with pytest.raises(WsolkitError, match="another environment. Register it with: .* -m ipykernel install"):
-        runner.check_kernel()
-
-
-def test_a_kernel_of_another_venv_of_the_same_python_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "other" / "bin").mkdir(parents=True)
-    (tmp_path / "other" / "bin" / "python").symlink_to(Path(sys.executable).resolve())
-    folder = tmp_path / "kernels" / "wsolkit"
-    folder.mkdir(parents=True)
-    argv = [str(tmp_path / "other" / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    with pytest.raises(WsolkitError, match="another environment"):
         runner.check_kernel()
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wsolkit.batch import gallery, pages
-from wsolkit.batch.still_widgets import WIDGET_VIEW, StillWidgets
+from wsolkit.batch.pages import WIDGET_VIEW
 from wsolkit.study import explorer
 from wsolkit.training import profiles
 
@@ -33,17 +33,30 @@ def notebook(tmp_path):
     return tmp_path / "table0.ipynb"
 
 
-def test_formulas_become_mathml_and_code_stays():
-    shown = pages.formulas_as_mathml("So $w \\cdot F_u$, but `$HOME` and 5$ or\n```\n$a$\n```\n$$x$$")
-    assert shown.count("<math") == 2
-    assert 'display="block"' in shown
-    assert "`$HOME` and 5$ or\n```\n$a$\n```" in shown
+def shown(markdown: str, tmp_path) -> str:
+    """What a page shows of a markdown cell."""
+    cell = nbformat.v4.new_markdown_cell(markdown)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "ü #1.ipynb")
+    return pages.write_page(tmp_path / "ü #1.ipynb", "index.html").read_text()
+
+
+def test_formulas_become_mathml_and_code_stays(tmp_path):
+    text = "So $w \\cdot F_u$, but `$HOME` and\n\n```\n$a$\n```\n$$x$$\n\\begin{align}a&=1\\end{align}"
+    made = shown(text, tmp_path)
+    assert made.count("<math") == 3
+    assert made.count('display="block"') == 2
+    assert "<code>$HOME</code>" in made
+    assert 'href="index.html#%C3%BC%20%231"' in made
+
+
+def test_a_formula_that_cannot_be_converted_is_shown_as_code(tmp_path):
+    assert "<code>&lt;b&gt; \\foo{</code>" in shown("Say $<b> \\foo{$.", tmp_path)
 
 
 def test_widgets_leave_their_pictures():
     one, two = nbformat.v4.new_code_cell(outputs=[displayed(view="x", jpeg="A"), displayed(view="z")]), None
     two = nbformat.v4.new_notebook(cells=[one], metadata={"widgets": {}})
-    cleaned, _ = StillWidgets().preprocess(two, {})
+    cleaned, _ = pages.still_widgets(two, {})
     assert [dict(output.data) for output in cleaned.cells[0].outputs] == [{"image/jpeg": "A"}]
     assert "widgets" not in cleaned.metadata
 
@@ -70,7 +83,7 @@ def test_the_gallery_links_notebooks_and_names_runs(notebook, tmp_path):
     assert '<a href="table0.html"><img src="table0.png"' in text
     assert '<a href="table0.html">made here</a>' in text
     assert "&lt;b&gt;" in text
-    assert text.index("&lt;b&gt;") < text.index("another&#39;s")
+    assert text.index("&lt;b&gt;") < text.index("another's")
     assert ">GT-known Loc<" in text
     assert "these numbers mean nothing" in text
     assert "mean nothing" not in gallery.write(tmp_path, "demo", [notebook]).read_text()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
+from tests.test_batch_and_cli import write_notebook
 from wsolkit import datasets
 from wsolkit.batch import notebooks, planning, rehearsal
 from wsolkit.batch.gallery import PAGE, title_of, write
@@ -22,10 +23,10 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     smoke = profiles.get("smoke")
     plan = planning.plan(["table1_cub_vgg16", "table7_ablation"], "smoke")
     vanilla, pretraining = smoke.recipe(losses=(), seed=0), smoke.recipe().pretrained
-    assert len(set(plan.recipes)) == len(plan.recipes) == 6 * len(smoke.seeds) + 1
-    assert plan.recipes[0] == pretraining
-    assert plan.notebooks[vanilla] == ("table1_cub_vgg16", "table7_ablation")
-    assert plan.notebooks[smoke.recipe(losses=("sim",), seed=1)] == ("table7_ablation",)
+    assert len(plan.recipes) == 6 * len(smoke.seeds) + 1
+    assert next(iter(plan.recipes)) == pretraining
+    assert plan.recipes[vanilla] == ["table1_cub_vgg16", "table7_ablation"]
+    assert plan.recipes[smoke.recipe(losses=("sim",), seed=1)] == ["table7_ablation"]
     table = plan.table(store)
     assert set(table["state"]) == {"missing"}
     # 40 + 1 / 3 x 20 images in the one epoch of pretraining, and 20 / 3 for its test.
@@ -45,7 +46,8 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
 
 def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_assumed(store):
     plan = planning.plan(["table1_cub_vgg16"], "smoke")
-    pretraining, other = plan.recipes[0], plan.recipes[1].dataset
+    (pretraining, first, *_) = plan.recipes
+    other = first.dataset
     table = plan.table(store)
     assert set(table["source"]) == {"assumed"}
     assert planning.totals(table).endswith("at assumed speeds (250 images/s; --images-per-second gives another)")
@@ -71,17 +73,25 @@ def test_other_seeds_and_unknown_parameters(store):
         planning.plan(["table5_maps"], "smoke", {"seed": 7})
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_of_the_paper_profile_can_be_planned_without_data(name):
-    (path,) = notebooks.find([name])
-    assert notebooks.recipes_of(path, {"profile": "paper"})
+def test_every_notebook_of_the_paper_profile_can_be_planned_without_data():
+    for each in planning.plan((), "paper").notebooks:
+        assert each.recipes, (each.notebook.stem, each.problem)
 
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():
-    plan = planning.plan(["tableA1_openimages", "table1_cub_vgg16"], "photos")
-    assert list(plan.skipped) == ["tableA1_openimages"]
-    assert "Profile 'photos' has no OpenImages; smoke, demo, paper have" in plan.skipped["tableA1_openimages"]
-    assert {stem for stems in plan.notebooks.values() for stem in stems} == {"table1_cub_vgg16"}
+    lacking, other = planning.plan(["tableA1_openimages", "table1_cub_vgg16"], "photos").notebooks
+    assert "Profile 'photos' has no OpenImages; smoke, demo, paper have" in lacking.skipped
+    assert (bool(other.recipes), other.skipped) == (True, None)
+
+
+def test_a_notebook_that_never_comes_to_its_runs_is_given_up(tmp_path, monkeypatch):
+    cells = ["from wsolkit.study import open_study", "while True: pass", "open_study('x').train({})"]
+    write_notebook(tmp_path / "notebooks", "endless", *cells)
+    monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(planning, "PATIENCE", 3.0)
+    (endless,) = planning.plan((), "smoke").notebooks
+    assert endless.problem == "no answer within 3 s"
+    assert endless.parameters is not None
 
 
 def test_published_sizes_count_in_a_plan():

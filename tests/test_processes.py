@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wsolkit.errors import WsolkitError
 from wsolkit.system import processes
 from wsolkit.system.processes import worker_pool
 
@@ -28,12 +29,6 @@ def alive(pid: int) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_a_pool_works():
-    with worker_pool(2) as (pool, wanted):
-        assert wanted.exists()
-        assert list(pool.map(abs, [-1, 2])) == [1, 2]
 
 
 def wait_while(folder: Path) -> None:
@@ -123,6 +118,37 @@ def test_what_needs_a_failed_task_is_not_called_and_the_rest_is(tmp_path):
     assert str(ended["later"].error) == "bad fails"
     assert not (tmp_path / "after.begun").exists()
     assert ended["good"].value == "good"
+
+
+def _answer(what: str) -> str:
+    if what == "die":
+        os._exit(7)
+    if what == "wait":
+        time.sleep(600)
+    if what == "leave":  # a process that outlives the call, and holds its end of the pipe
+        if os.fork() == 0:
+            time.sleep(20)
+        os._exit(8)
+    os.environ["WSOLKIT_ONE"] = "left"
+    print("not to be seen")
+    return os.environ.pop("WSOLKIT_TWO", what)
+
+
+def test_a_call_apart_answers_and_leaves_nothing(monkeypatch, capfd):
+    assert processes.call_apart(_answer, "one", seconds=60) == "one"
+    monkeypatch.setenv("WSOLKIT_TWO", "of this moment")
+    assert processes.call_apart(_answer, "two", seconds=60) == "of this moment"
+    assert "WSOLKIT_ONE" not in os.environ
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "seconds", "said"),
+    [("die", 60, "exit code 7"), ("wait", 2, "no answer within 2 s"), ("leave", 15, "code 8")],
+)
+def test_a_call_apart_that_gives_no_answer_says_why(what, seconds, said):
+    with pytest.raises(WsolkitError, match=said):
+        processes.call_apart(_answer, what, seconds=seconds)
 
 
 def test_environment_variables_are_set_back(monkeypatch):

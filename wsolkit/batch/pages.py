@@ -1,25 +1,29 @@
 """Executed notebooks as HTML pages that need no network: pictures inside, formulas as MathML, light and dark."""
 
-import re
+import shlex
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from wsolkit.system.writing import atomic_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from nbformat import NotebookNode
 
 STYLE = "style.css"
 
-_FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?![\w$])", re.DOTALL)
-_CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def environment() -> "Environment":
     """The package's templates; everything that is put into them is escaped unless marked as safe."""
     from jinja2 import Environment, PackageLoader
 
-    return Environment(loader=PackageLoader("wsolkit.batch"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=PackageLoader("wsolkit.batch"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters["shell"] = shlex.quote
+    return made
 
 
 def write_page(executed: Path, index: str) -> Path:
@@ -33,15 +37,26 @@ def write_page(executed: Path, index: str) -> Path:
         The page.
     """
     import nbformat
+    from jinja2 import pass_context
     from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-    from wsolkit.batch.still_widgets import StillWidgets
+    class Renderer(IPythonRenderer):
+        inline_math = staticmethod(mathml)
+        block_math = staticmethod(lambda body: mathml(body, "block"))
 
-    notebook, _ = StillWidgets().preprocess(nbformat.read(executed, as_version=4), {})
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = formulas_as_mathml(cell.source)
-    body, _ = HTMLExporter(template_name="basic", exclude_anchor_links=True).from_notebook_node(notebook)
+        def latex_environment(self, name: str, body: str) -> str:
+            return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    @pass_context
+    def to_html(context: Mapping, markdown: str) -> str:
+        pictures = context["cell"].get("attachments", {})
+        renderer = Renderer(escape=False, exclude_anchor_links=True, attachments=pictures)
+        return MarkdownWithMath(renderer=renderer).render(markdown)
+
+    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": to_html})
+    notebook, _ = still_widgets(nbformat.read(executed, as_version=4), {})
+    body, _ = exporter.from_notebook_node(notebook)
     page = executed.with_suffix(".html")
     text = environment().get_template("notebook.html.j2").render(name=executed.stem, body=body, index=index)
     write_style(page.parent)
@@ -50,29 +65,41 @@ def write_page(executed: Path, index: str) -> Path:
     return page
 
 
+def mathml(body: str, display: Literal["inline", "block"] = "inline") -> str:
+    """A formula as MathML, which browsers show by themselves; as code if it cannot be converted."""
+    from latex2mathml.converter import convert
+
+    try:
+        return convert(body, display=display)
+    except Exception:  # it has a class for each mistake, and an IndexError for some
+        return f"<code>{escape(body)}</code>"
+
+
 def write_style(folder: Path) -> None:
     """Write the style sheet that all pages of a folder share."""
-    text = environment().get_template(f"{STYLE}.j2").render(code_style=_code_style())
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
+    text = environment().get_template(f"{STYLE}.j2").render(light=light, dark=dark)
     with atomic_file(folder / STYLE) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def formulas_as_mathml(markdown: str) -> str:
-    """Markdown with its TeX formulas, ``$...$`` and ``$$...$$``, as MathML, which browsers show by themselves."""
-    parts = _CODE.split(markdown)
-    return "".join(part if number % 2 else _FORMULA.sub(_mathml, part) for number, part in enumerate(parts))
+def still_widgets(notebook: "NotebookNode", resources: dict) -> tuple["NotebookNode", dict]:
+    """Leave only the still pictures of widgets, which show nothing without their kernel; a preprocessor of nbconvert.
+
+    Args:
+        notebook: changed in place: outputs that are nothing but a widget go.
+        resources: handed on.
+    """
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if _is_still(output)]
+    return notebook, resources
 
 
-def _mathml(found: re.Match) -> str:
-    from latex2mathml.converter import convert
-
-    block = found["block"] is not None
-    return convert(found["block"] if block else found["inline"], display="block" if block else "inline")
-
-
-def _code_style() -> str:
-    """Colours of code, on light and on dark."""
-    from pygments.formatters import HtmlFormatter
-
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+def _is_still(output: "NotebookNode") -> bool:
+    """Take the widget out of an output; whether there was none, or a picture is left."""
+    data = output.get("data", {})
+    return data.pop(WIDGET_VIEW, None) is None or any(kind.startswith("image/") for kind in data)

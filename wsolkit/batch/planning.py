@@ -1,24 +1,59 @@
-"""What the notebooks would train: unique runs, what is done, what is missing, and how long it may take."""
+"""What notebooks would train: unique runs, which are done, which are missing, and how long they may take."""
 
+import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from wsolkit import datasets
+from wsolkit import datasets, study
 from wsolkit.batch import notebooks
-from wsolkit.errors import NotInProfileError
+from wsolkit.errors import NotInProfileError, WsolkitError
+from wsolkit.study.study import PLAN_VARIABLE, Planned
+from wsolkit.system.processes import call_apart, cores
 from wsolkit.training.recipes import PRETRAINING, Recipe
 from wsolkit.training.run_store import RunStore
 
+#: Images a second if nobody says, and no run like it was measured: about a small network on two CPU cores, and half of
+#: what docs/cost.md counts for the paper's networks on a good GPU.
 ASSUMED_SPEED = 250.0
-"""Images a second where nobody says, and no run like it has been measured: about a small network on two CPU cores, and
-half of what docs/cost.md counts for the paper's networks on a good GPU."""
 
+#: Cost of evaluating an image, in training steps of one image: a forward pass; training adds a backward pass.
 EVALUATION_SHARE = 1 / 3
-"""Cost of evaluating an image, in training steps of one image: a forward pass where training has one and a backward."""
+
+#: Seconds within which a notebook has to come to its runs.
+PATIENCE = 60.0
+
+#: What the code of a notebook says if it may ask for runs.
+_ASKS = re.compile(r"open_study.*\.\s*(train|train_at|runs)\s*\(", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class NotebookPlan:
+    """What is known about a notebook before it is executed.
+
+    Attributes:
+        notebook: its file.
+        parameters: what it is given; None if it cannot be executed.
+        recipes: the runs that it asks for.
+        skipped: what the profile lacks for it, so that it need not be executed, or None.
+        problem: why its runs are not known; one that can be executed trains them itself then.
+    """
+
+    notebook: Path
+    parameters: Mapping[str, Any] | None = None
+    recipes: tuple[Recipe, ...] = ()
+    skipped: str | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,14 +61,21 @@ class Plan:
     """The runs behind some notebooks.
 
     Attributes:
-        recipes: each once, those that others are pretrained by before those.
-        notebooks: by recipe, the notebooks that want it.
-        skipped: by notebook, what the profile lacks for it.
+        parameters: of all notebooks, completed.
+        notebooks: the plan of each.
     """
 
-    recipes: tuple[Recipe, ...]
-    notebooks: Mapping[Recipe, tuple[str, ...]]
-    skipped: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    notebooks: tuple[NotebookPlan, ...]
+
+    @cached_property
+    def recipes(self) -> dict[Recipe, list[str]]:
+        """Each run once, those that others are pretrained by first, with the notebooks that ask for it."""
+        found: dict[Recipe, list[str]] = {}
+        for each in self.notebooks:
+            for recipe in dict.fromkeys(part for asked in each.recipes for part in _with_pretraining(asked)):
+                found.setdefault(recipe, []).append(each.notebook.stem)
+        return dict(sorted(found.items(), key=lambda item: isinstance(item[0].pretrained, Recipe)))
 
     def table(self, store: RunStore, images_per_second: float | None = None) -> pd.DataFrame:
         """One row a run: ``recipe, dataset, backbone, method, seed, epochs, notebooks, state, images, speed, source``.
@@ -47,61 +89,100 @@ class Plan:
             images_per_second: training speed; None takes what was measured.
         """
         rows = []
-        measured = {} if images_per_second else _speeds(self.recipes, store)
-        first = {recipe.pretrained for recipe in self.recipes if isinstance(recipe.pretrained, Recipe)}
-        for recipe in self.recipes:
-            epochs = store.finished_epochs(recipe)
-            done = store.find(recipe) is not None
-            named = {name: getattr(recipe, name) for name in ("dataset", "backbone")}
-            named |= {"method": f"{recipe.label}, {PRETRAINING}" if recipe in first else recipe.label}
-            named |= {"seed": recipe.seed, "epochs": recipe.epochs}
-            state = "done" if done else "begun" if epochs else "missing"
-            left = 0 if done else images_left(recipe, epochs)
-            wanted = ", ".join(self.notebooks[recipe])
-            kind = recipe.dataset, recipe.backbone
-            source = "given" if images_per_second else "measured" if kind in measured else "assumed"
-            speed = images_per_second or measured.get(kind, ASSUMED_SPEED)
-            left_to_do = {"state": state, "images": left, "speed": speed, "source": source}
-            rows.append({"recipe": recipe.key, **named, "notebooks": wanted, **left_to_do})
-        return pd.DataFrame(rows)
-
-
-def _speeds(recipes: Sequence[Recipe], store: RunStore) -> dict[tuple[str, str], float]:
-    """Median images/s of finished runs, by data set and backbone."""
-    runs = [run for run in map(store.find, recipes) if run]
-    seen = pd.DataFrame(
-        [(run.recipe.dataset, run.recipe.backbone, run.info().get("images_per_second", np.nan)) for run in runs],
-        columns=["dataset", "backbone", "speed"],
-    )
-    return seen.groupby(["dataset", "backbone"])["speed"].median().dropna().to_dict()
+        first = {recipe.pretrained for recipe in self.recipes}
+        for recipe, wanted_by in self.recipes.items():
+            run, epochs = store.find(recipe), store.finished_epochs(recipe)
+            row = {name: getattr(recipe, name) for name in ("dataset", "backbone", "seed", "epochs")}
+            row |= {"recipe": recipe.key, "method": recipe.label + f", {PRETRAINING}" * (recipe in first)}
+            row |= {"notebooks": ", ".join(wanted_by), "state": "done" if run else "begun" if epochs else "missing"}
+            row |= {"images": 0 if run else images_left(recipe, epochs)}
+            rows.append(row | {"speed": run.info().get("images_per_second", np.nan) if run else np.nan})
+        table = pd.DataFrame(rows)
+        if images_per_second or table.empty:
+            return table.assign(speed=images_per_second, source="given")
+        measured = table.groupby(["dataset", "backbone"])["speed"].transform("median")
+        source = measured.notna().map({True: "measured", False: "assumed"})
+        return table.assign(speed=measured.fillna(ASSUMED_SPEED), source=source)
 
 
 def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapping[str, Any] | None = None) -> Plan:
-    """The runs that notebooks would ask for, found by running them up to that point; nothing is trained.
+    """The runs that notebooks would ask for; nothing is trained.
+
+    A notebook that may ask for runs is executed up to that point, in a process of its own, so that nothing it does
+    reaches this one. Others are not executed.
 
     Args:
         names: which notebooks; none means all.
         profile: name of the profile; None means the notebooks' own default.
-        parameters: further parameters, checked as for a batch.
+        parameters: further parameters, checked against every notebook.
 
     Raises:
         WsolkitError: for an unknown notebook, profile or parameter.
     """
     given = notebooks.complete(parameters or {}, profile)
-    wanted: dict[Recipe, list[str]] = {}
-    skipped = {}
-    for notebook in notebooks.find(names):
-        notebooks.check_parameters(notebook, given)
-        try:
-            recipes = notebooks.recipes_of(notebook, given)
-        except NotInProfileError as error:
-            skipped[notebook.stem] = str(error)
-            continue
-        for recipe in dict.fromkeys(recipes):
-            for each in _with_pretraining(recipe):
-                wanted.setdefault(each, []).append(notebook.stem)
-    order = sorted(wanted, key=lambda recipe: isinstance(recipe.pretrained, Recipe))
-    return Plan(tuple(order), {recipe: tuple(dict.fromkeys(stems)) for recipe, stems in wanted.items()}, skipped)
+    plans = [_checked(notebook, given) for notebook in notebooks.find(names)]
+    variables = notebooks.variables(given["profile"]) | {PLAN_VARIABLE: "1"}
+    with ThreadPoolExecutor(cores()) as threads:
+        return Plan(given, tuple(threads.map(_asked, plans, repeat(variables))))
+
+
+def _checked(notebook: Path, given: Mapping[str, Any]) -> NotebookPlan:
+    try:
+        return NotebookPlan(notebook, notebooks.check_parameters(notebook, given))
+    except notebooks.NotebookError as error:
+        return NotebookPlan(notebook, problem=str(error))
+
+
+def _asked(plan: NotebookPlan, variables: Mapping[str, str]) -> NotebookPlan:
+    """A plan with what its notebook asks for."""
+    cells = [] if plan.parameters is None else notebooks.code_cells(plan.notebook)
+    if not _ASKS.search("\n".join(cell.source for cell in cells)):
+        return plan
+    code = [(cell.source, plan.parameters if notebooks.takes_parameters(cell) else {}) for cell in cells]
+    preload = [f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__)]
+    try:
+        answer = call_apart(_ask, plan.notebook.parent, code, variables, seconds=PATIENCE, preload=preload)
+    except WsolkitError as error:
+        return replace(plan, problem=str(error))
+    return replace(plan, **answer | {"recipes": tuple(map(Recipe.from_json, answer.get("recipes", [])))})
+
+
+def _ask(folder: Path, code: Sequence[tuple[str, Mapping[str, Any]]], variables: Mapping[str, str]) -> dict[str, Any]:
+    """Execute a notebook in this process, up to its runs.
+
+    Args:
+        folder: where it is.
+        code: of each cell, its source and the parameters to set after it.
+        variables: of the environment.
+
+    Returns:
+        What is to be changed in its plan, as plain values.
+    """
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:  # `%matplotlib inline` asks for none
+            pass
+
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.path.insert(0, "")
+    shell = Shell(config=Config(HistoryManager={"enabled": False}, InteractiveShell={"xmode": "Minimal"}))
+    number = 0
+    for source, parameters in code:
+        number += 1
+        result = shell.run_cell(source)
+        error = result.error_before_exec or result.error_in_exec
+        if isinstance(error, Planned):
+            return {"recipes": [recipe.to_json() for recipe in error.recipes]}
+        if isinstance(error, NotInProfileError):
+            return {"skipped": str(error)}
+        if error:
+            return {"problem": f"cell {number}: {type(error).__name__}: {error}"}
+        shell.push(dict(parameters))
+        number += bool(parameters)  # papermill adds a cell with them
+    return {}
 
 
 def by_kind(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,18 +191,11 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: from `Plan.table`.
     """
-    groups = table.assign(seconds=table["images"] / table["speed"]).groupby(
-        ["dataset", "backbone", "method"], sort=False
-    )
-    shown = groups.agg(
-        runs=("recipe", "size"),
-        left=("state", lambda states: (states != "done").sum()),
-        images=("images", "sum"),
-        speed=("speed", "median"),
-        time=("seconds", "sum"),
-    )
-    shown["speed"], shown["time"] = shown["speed"].round().astype(int), shown["time"].map(duration)
-    return shown.rename(columns={"speed": "images/s"}).reset_index()
+    table = table.assign(left=table["state"] != "done", time=table["images"] / table["speed"], runs=1)
+    groups = table.groupby(["dataset", "backbone", "method"], sort=False)
+    shown = groups.agg({"runs": "sum", "left": "sum", "images": "sum", "speed": "median", "time": "sum"}).reset_index()
+    shown = shown.assign(speed=shown["speed"].round().astype(int), time=shown["time"].map(duration))
+    return shown.rename(columns={"speed": "images/s"})
 
 
 def totals(table: pd.DataFrame, jobs: int = 1) -> str:

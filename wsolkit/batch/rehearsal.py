@@ -1,7 +1,9 @@
 """A rehearsal: one optimisation step and one evaluation batch of every recipe at full size, before days of GPU time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,8 @@ class Rehearsed:
     """How one recipe did.
 
     Attributes:
-        recipe: the recipe; seeds are not told apart.
-        pictures: ``"real"`` where its data are there, else ``"generated"``.
+        recipe: the recipe, one of those that differ by their seed only.
+        pictures: ``"real"`` if its data are present, else ``"generated"``.
         seconds: of the step and the evaluation.
         failure: what went wrong, or None.
     """
@@ -38,10 +40,10 @@ class Rehearsed:
 
 
 class Generated(WsolDataset):
-    """Random pictures with a random box, or a mask of it, in the place of a split that is not here."""
+    """Random pictures with one box in the middle, or a mask of it, instead of a split that is missing."""
 
     def __init__(self, name: str, split: str, size: int, classes: int, count: int, masks: bool):
-        """Describe them; picture i is always the same."""
+        """Describe the split; picture i is always the same."""
         self.name, self.split, self.size = name, split, size
         self.classes = tuple(map(str, range(classes)))
         self.labels = np.arange(count, dtype=np.int64) % classes
@@ -59,19 +61,6 @@ class Generated(WsolDataset):
         return Sample(image, int(self.labels[index]), boxes, mask if self._masks else None, f"generated-{index}")
 
 
-class Few(WsolDataset):
-    """The first images of a split."""
-
-    def __init__(self, source: WsolDataset, count: int):
-        """Keep ``count`` of them."""
-        self.name, self.split, self.size, self.classes = source.name, source.split, source.size, source.classes
-        self.labels, self.fingerprint = source.labels[:count], source.fingerprint
-        self._source = source
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[index]
-
-
 def describe(done: Rehearsed) -> str:
     """One line on a rehearsed recipe."""
     recipe = done.recipe
@@ -81,17 +70,17 @@ def describe(done: Rehearsed) -> str:
     return f"{state} {recipe.key} {what:54} {done.pictures} pictures {done.seconds:5.1f} s{why}"
 
 
-def distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """One recipe of each kind: seeds are not told apart."""
+def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """One recipe of each kind: recipes that differ by their seed only count once."""
     return list({recipe.changed(seed=0, snapshot_epochs=()): recipe for recipe in recipes}.values())
 
 
 def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None = 2) -> Iterator[Rehearsed]:
-    """Take one step and judge one batch with every distinct recipe, with random weights; nothing is written.
+    """Take one step and evaluate one batch with every distinct recipe, with random weights; nothing is written.
 
     Args:
-        recipes: what is to be trained one day.
-        machine: data and device; data that are not there are replaced by generated pictures of the same size.
+        recipes: what is to be trained.
+        machine: data and device; missing data are replaced by generated pictures of the same size.
         batch_size: images in the step and in the evaluation; None takes each recipe's own, to see whether it fits
             the memory.
 
@@ -104,8 +93,9 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
         try:
             count = batch_size or recipe.batch_size
             pictures = "generated" if recipe.dataset in absent else "real"
-            open_few = _generated if recipe.dataset in absent else _real
-            train, test = (open_few(recipe, split, count, machine) for split in ("train-weaksup", "test"))
+            train, test = (
+                _few(recipe, split, count, machine, recipe.dataset in absent) for split in ("train-weaksup", "test")
+            )
             _step_and_evaluation(recipe, train, test, machine.torch_device())
             failure = None
         except (WsolkitError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -113,26 +103,27 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
         yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
 
 
-def _generated(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
-    extent = datasets.find(recipe.dataset, recipe.dataset_options).extent
-    return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), extent.classes, count, extent.masks))
-
-
-def _real(recipe: Recipe, split: str, count: int, machine: Machine) -> OpenedDataset:
-    return CachedDataset(Few(machine.source(recipe, split), count))
+def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool) -> OpenedDataset:
+    """The first images of a split, or generated ones if the data set is absent."""
+    if absent:
+        extent = recipe.components.data.extent
+        return CachedDataset(
+            Generated(recipe.dataset, split, recipe.size_of(split), extent.classes, count, extent.masks)
+        )
+    first = copy(machine.source(recipe, split))
+    first.labels = first.labels[:count]
+    return CachedDataset(first)
 
 
 def _is_absent(dataset: str, machine: Machine) -> bool:
-    """Whether nothing of a published data set is there; what is there in part, or damaged, is to be found out."""
-    if not datasets.find(dataset).published:
-        return False
-    if machine.data_root is None:
-        return True
-    return not any(part.found or _has_content(part.path) for part in datasets.find(dataset).parts(machine.data_root))
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    """Whether no part of a published data set is present; incomplete or damaged data are not absent, but a failure."""
+    source = datasets.find(dataset)
+    if not source.published or machine.data_root is None:
+        return source.published
+    parts = source.parts(machine.data_root)
+    return not any(
+        part.found or part.path.is_file() or (part.path.is_dir() and any(part.path.iterdir())) for part in parts
+    )
 
 
 def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
@@ -154,12 +145,10 @@ def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDatas
 
 
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:
-    """Where torchvision's weights of each backbone are that a recipe starts from; None where they are missing."""
+    """The file of ImageNet weights of each backbone that a recipe starts from; None if it is missing."""
     found: dict[str, Path | None] = {}
-    for recipe in recipes:
-        if recipe.pretrained == "imagenet" and recipe.backbone not in found:
-            try:
-                found[recipe.backbone] = models.imagenet_weights_file(models.build(recipe.backbone, 1))
-            except WsolkitError:
-                found[recipe.backbone] = None
+    for backbone in {recipe.backbone for recipe in recipes if recipe.pretrained == "imagenet"}:
+        with suppress(WsolkitError):
+            found[backbone] = models.imagenet_weights_file(models.build(backbone, 1))
+        found.setdefault(backbone)
     return found

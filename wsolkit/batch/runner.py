@@ -1,17 +1,16 @@
 """The batch: training runs, then notebooks through papermill, each as soon as what it needs is there."""
 
-import itertools
 import logging
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from wsolkit.batch import gallery, notebooks, pages
+from wsolkit.batch import gallery, notebooks, pages, planning
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.study.study import JOBS_VARIABLE, default_jobs
 from wsolkit.system import folders
@@ -26,21 +25,15 @@ from wsolkit.training.run_store import RunStore, Submitted, silence, training_ta
 if TYPE_CHECKING:
     from traitlets.config import Config
 
+    from wsolkit.training.slurm import SlurmCluster
+
 logger = logging.getLogger(__name__)
 
+#: Name under which the project's own kernel is registered.
 KERNEL = "wsolkit"
-"""Name under which the project's own kernel is registered."""
 
-
+#: Running tasks whose state is shown at the same time.
 SHOWN = 4
-"""Running tasks whose state is shown at the same time."""
-
-
-class Cluster(Protocol):
-    """Where runs are trained, if not here."""
-
-    def train(self, store: RunStore, recipes: Sequence[Recipe]) -> Mapping[Recipe, Future]:
-        """See that recipes are trained; futures that end with their runs, or with `Submitted`."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +42,19 @@ class Outcome:
 
     Attributes:
         notebook: its name.
-        executed: the executed notebook; where it failed, up to the failing cell, or not there.
-        seconds: wall time.
-        failure: the failing cell and its error, or None.
+        executed: the executed notebook; if it failed, up to the failing cell.
+        seconds: wall time; 0 if it was not executed.
+        failure: the failing cell and its error, or why it was not executed; None if all went well.
         skipped: what the profile lacks for it, or None.
+        note: something else to know, such as why its runs could not be planned, or None.
     """
 
     notebook: str
     executed: Path
-    seconds: float
+    seconds: float = 0.0
     failure: str | None = None
     skipped: str | None = None
+    note: str | None = None
 
 
 def check_kernel() -> None:
@@ -86,7 +81,7 @@ def reproduce(
     parameters: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     on_done: Callable[[Outcome], None] = lambda outcome: None,
-    cluster: Cluster | None = None,
+    cluster: "SlurmCluster | None" = None,
     precision: Precision = "float32",
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
@@ -101,133 +96,120 @@ def reproduce(
         jobs: runs and notebooks at once; None means `wsolkit.study.study.default_jobs`.
         on_done: called with each outcome as it comes.
         cluster: where runs are trained; None trains them here.
-        precision: in which they are trained.
+        precision: the precision of their training.
 
     Returns:
-        One outcome a notebook, in order; a failure does not keep the others from running, and a notebook whose data
-        set the profile lacks is skipped.
+        One outcome for each notebook, in order. A failure does not keep the others from running, and a notebook whose
+        data set the profile lacks is skipped.
 
     Raises:
-        WsolkitError: if something is wrong before the first notebook runs; where nothing can be trained.
+        WsolkitError: if something is wrong before the first notebook runs, or if no run can be trained.
     """
-    given = notebooks.complete(parameters or {}, profile)
-    chosen = notebooks.find(names)
-    for notebook in chosen:
-        notebooks.check_parameters(notebook, given)
     check_kernel()
+    plan = planning.plan(names, profile, parameters)
+    given = plan.parameters
     out = writable_folder(Path(given.get("out_root") or folders.figures_root()) / given["profile"])
-    store = RunStore(folders.runs_root(), _place(given, precision))
-    slots = jobs or default_jobs(store.machine.torch_device())
-    outcomes = {}
-    missing = {notebook: store.missing(_planned(notebook, given)) for notebook in chosen}
-    _require(itertools.chain(*missing.values()), store.machine)
-    elsewhere = cluster.train(store, list(dict.fromkeys(itertools.chain(*missing.values())))) if cluster else {}
+    data_root, device = given.get("data_root"), given.get("device") or "auto"
+    machine = Machine(Path(data_root) if data_root else None, device, folders.cache_or_off(), precision)
+    store = RunStore(folders.runs_root(), machine)
+
+    missing = {each.notebook: store.missing(each.recipes) for each in plan.notebooks}
+    runs = list(dict.fromkeys(recipe for group in missing.values() for recipe in group))
+    _require(runs, machine)
+    elsewhere = cluster.train(store, runs) if cluster else {}
+
+    outcomes: dict[Path, Outcome] = {}
+
+    def report(notebook: Path, outcome: Outcome) -> None:
+        outcomes[notebook] = outcome
+        gallery.write(out, given["profile"], notebooks.find())
+        on_done(outcome)
+
+    slots = jobs or default_jobs(machine.torch_device())
     with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
-        settings = _Settings(given, out, _variables(slots), Path(watched), wanted)
-        tasks = list(_tasks(missing, store, settings))
-        begun: set[Recipe] = set()
-        trained, runs = 0, sum(isinstance(task.name, Recipe) for task in tasks)
+        # A kernel trains one run at a time, and leaves the other notebooks their cores.
+        modest = {JOBS_VARIABLE: "1", "OMP_NUM_THREADS": str(max(1, cores() // slots))}
+        variables = notebooks.variables(given["profile"]) | modest
+        tasks: dict[Recipe | Path, Task] = {}
+        for number, each in enumerate(plan.notebooks):
+            name, executed = each.notebook.stem, out / each.notebook.name
+            if each.parameters is None or each.skipped:
+                report(each.notebook, Outcome(name, executed, failure=each.problem, skipped=each.skipped))
+                continue
+            needed = missing[each.notebook]
+            tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
+            job = _Job(each.notebook, executed, each.parameters, variables, Path(watched, str(number)), each.problem)
+            tasks[each.notebook] = Task(each.notebook, _execute, (job, wanted), frozenset(needed))
+        trained, begun = 0, set()
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
-            for ended, running in run_tasks(pool, tasks, slots, elsewhere):
-                for each in ended:
-                    if isinstance(each.task.name, Recipe):
-                        trained += 1
-                        how = "is there" if each.error is None else f"failed ({each.error})"
-                        logger.info("run %d of %d %s: %s", trained, runs, how, _named(each.task.name, store))
-                    else:
+            for ended, running in run_tasks(pool, list(tasks.values()), slots, elsewhere):
+                for done in ended:
+                    if isinstance(done.task.name, Path):
                         bar.clear()
-                        outcomes[each.task.name] = each.value or _not_executed(each)
-                        gallery.write(out, given["profile"], notebooks.find())
-                        on_done(outcomes[each.task.name])
-                for task in running:
-                    if isinstance(task.name, Recipe) and task.name not in begun:
-                        begun.add(task.name)
-                        logger.info("run begins: %s", _named(task.name, store))
+                        report(done.task.name, done.value or _not_executed(done))
+                        continue
+                    trained += 1
+                    how = f"failed ({done.error})" if done.error else "is there"
+                    logger.info("run %d of %d %s: %s", trained, len(runs), how, _named(done.task.name, store))
+                for recipe in [task.name for task in running if isinstance(task.name, Recipe)]:
+                    if recipe not in begun:
+                        logger.info("run begins: %s", _named(recipe, store))
+                        begun.add(recipe)
                 bar.update(len(ended))
-                shown = [_state(task, store, settings) for task in running[:SHOWN]]
-                bar.set_postfix_str(" | ".join(shown) + (" ..." if len(running) > SHOWN else ""))
-    return [outcomes[notebook] for notebook in chosen]
-
-
-def _place(parameters: Mapping[str, Any], precision: Precision) -> Machine:
-    data_root = parameters.get("data_root")
-    device = parameters.get("device") or "auto"
-    return Machine(Path(data_root) if data_root else None, device, folders.cache_or_off(), precision)
+                bar.set_postfix_str(" | ".join(_state(task, store) for task in running[:SHOWN]))
+    return [outcomes[each.notebook] for each in plan.notebooks]
 
 
 def _require(recipes: Iterable[Recipe], machine: Machine) -> None:
-    """Find out before anything begins that nothing could be trained; where some could, those are.
+    """Find out before anything begins if nothing can be trained; if some runs can, those are.
 
     Raises:
-        WsolkitError: naming the device, weights or data that the first recipe lacks, where every one lacks some.
+        WsolkitError: the device, weights or data that the first recipe lacks, if every recipe lacks something.
     """
-    failures = []
-    needed = {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}
-    for recipe in needed.values():
+    lacking = None
+    for recipe in {(recipe.dataset, recipe.backbone): recipe for recipe in recipes}.values():
         try:
             machine.require(recipe)
             machine.source(recipe, "test")
+            return
         except WsolkitError as error:
-            failures.append(error)
-    if failures and len(failures) == len(needed):
-        raise failures[0]
+            lacking = lacking or error
+    if lacking:
+        raise lacking
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What executing any notebook of a batch needs.
+class _Job:
+    """What a worker needs to execute a notebook.
 
     Attributes:
-        parameters: of the notebooks.
-        out: folder of executed notebooks, tables and figures.
-        variables: of the kernels' environment.
-        watched: folder of the files that bars are written to, and of the kernels' sockets.
-        wanted: folder that is there as long as the batch is.
+        notebook: its file.
+        executed: where its executed copy goes.
+        parameters: what it is given.
+        variables: of its kernel's environment.
+        bars: the file that its progress bars are written to; the kernel's sockets are named after it.
+        problem: why its runs could not be planned, or None.
     """
 
+    notebook: Path
+    executed: Path
     parameters: Mapping[str, Any]
-    out: Path
     variables: Mapping[str, str]
-    watched: Path
-    wanted: Path
+    bars: Path
+    problem: str | None = None
 
-    def bars(self, notebook: Path) -> Path:
-        return self.watched / notebook.stem
-
-    def sockets(self, notebook: Path) -> Path:
-        return self.watched / f"{notebook.stem}-kernel"
-
-
-def _tasks(missing: Mapping[Path, Sequence[Recipe]], store: RunStore, settings: _Settings) -> Iterator[Task]:
-    """Before each notebook the runs that it misses, unless an earlier one has asked for them."""
-    known: set[Recipe] = set()
-    for notebook, recipes in missing.items():
-        yield from (training_task(recipe, store, settings.wanted) for recipe in recipes if recipe not in known)
-        known.update(recipes)
-        yield Task(notebook, _execute, (notebook, settings.out / notebook.name, settings), frozenset(recipes))
-
-
-def _variables(slots: int) -> dict[str, str]:
-    """Environment of a notebook's kernel: it trains nothing beside others, and leaves them their cores."""
-    threads = str(max(1, cores() // slots))
-    return {"WSOLKIT_HOME": str(folders.home()), JOBS_VARIABLE: "1", "OMP_NUM_THREADS": threads}
-
-
-def _planned(notebook: Path, parameters: Mapping[str, Any]) -> list[Recipe]:
-    """What a notebook will ask for; nothing where that cannot be told, since executing it shows why."""
-    try:
-        return notebooks.recipes_of(notebook, parameters)
-    except Exception:
-        return []
+    @property
+    def name(self) -> str:
+        return self.notebook.stem
 
 
 def _not_executed(ended: Ended) -> Outcome:
     """A notebook whose runs could not be trained, or are still being trained elsewhere."""
-    notebook, executed = ended.task.arguments[:2]
-    if isinstance(ended.error, Submitted):
-        return Outcome(notebook.stem, executed, 0.0, skipped=str(ended.error))
-    kind = "" if isinstance(ended.error, WsolkitError) else f"{type(ended.error).__name__}: "
-    return Outcome(notebook.stem, executed, 0.0, f"a run that it needs: {kind}{ended.error}")
+    job, error = ended.task.arguments[0], ended.error
+    if isinstance(error, Submitted):
+        return Outcome(job.name, job.executed, skipped=str(error))
+    kind = "" if isinstance(error, WsolkitError) else f"{type(error).__name__}: "
+    return Outcome(job.name, job.executed, failure=f"a run that it needs: {kind}{error}")
 
 
 def _named(recipe: Recipe, store: RunStore) -> str:
@@ -235,53 +217,78 @@ def _named(recipe: Recipe, store: RunStore) -> str:
     return f"{recipe.key}, {recipe.dataset}, {recipe.backbone}, {recipe.label}, seed {recipe.seed}, {done}"
 
 
-def _state(task: Task, store: RunStore, settings: _Settings) -> str:
+def _state(task: Task, store: RunStore) -> str:
     if isinstance(task.name, Path):
-        return f"{task.name.stem} {last_line(settings.bars(task.name))}".strip()
+        return f"{task.name.stem} {last_line(task.arguments[0].bars)}".strip()
     return f"{task.name.key} {store.finished_epochs(task.name)}/{task.name.epochs}"
 
 
-def _connection(sockets: Path) -> "Config":
-    """How to talk to a kernel: over files, since two that begin together may pick one port; where those can be."""
-    import zmq
-    from traitlets.config import Config
-
-    if not zmq.has("ipc") or len(f"{sockets}-5") > zmq.IPC_PATH_MAX_LEN:
-        return Config()
-    return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": str(sockets)}})
-
-
-def _execute(notebook: Path, executed: Path, settings: _Settings) -> Outcome:
+def _execute(job: _Job, wanted: Path) -> Outcome:
+    """Execute a notebook in this process; errors of any kind are its outcome."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
-    if not settings.wanted.exists():
-        return Outcome(notebook.stem, executed, 0.0, "interrupted before it began")
-    # After Ctrl-C, asyncio would print the traceback of the cell that was interrupted.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if not wanted.exists():
+        return Outcome(job.name, job.executed, failure="interrupted before it began")
+    # After Ctrl-C asyncio would print the traceback of the interrupted cell, and nbclient that a kernel has died.
+    for name in ("asyncio", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     start = time.monotonic()
     failure, skipped = None, None
+    notes = [f"its runs could not be planned ({job.problem}), it was executed all the same"] if job.problem else []
     try:
-        with environment({**settings.variables, WATCH_VARIABLE: str(settings.bars(notebook))}):
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                dict(settings.parameters),
+        with environment({**job.variables, WATCH_VARIABLE: str(job.bars)}):
+            made = papermill.execute_notebook(
+                # papermill fills in what stands in braces.
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (job.notebook, job.executed)),
+                dict(job.parameters),
                 kernel_name=KERNEL,
+                language="python",
                 progress_bar=False,
-                cwd=str(notebook.parent),
+                cwd=str(job.notebook.parent),
                 extra_arguments=["--IPKernelApp.log_level=50"],
-                config=_connection(settings.sockets(notebook)),
+                config=_connection(job.bars),
             )
+        code = [cell for cell in made.cells if cell.cell_type == "code"]
+        for number, cell in enumerate(code, 1):
+            if any(output.get("ename") == "SystemExit" for output in cell.outputs):
+                notes.append(f"cell {number} ended it; {len(code) - number} cells after that were not executed")
     except papermill.PapermillExecutionError as error:
         if error.ename == NotInProfileError.__name__:
             skipped = error.evalue
         else:
             failure = f"cell {error.exec_count}:\n{error.source}\n\n{error.ename}: {error.evalue}"
-    except Exception as error:  # a kernel that dies, a full disk: the other notebooks still run
-        failure = f"the kernel: {type(error).__name__}: {error}"
+    except DeadKernelError:
+        failure = (
+            f"{_last_begun(job.executed)}The kernel died while this cell ran. Memory may have run out (fewer at once: "
+            "--jobs 1; smaller batches; the system's log says so), or the cell ended its own process."
+        )
+    except Exception as error:  # a kernel that does not start, a full disk: the other notebooks still run
+        failure = f"papermill: {type(error).__name__}: {error}"
     try:
-        if executed.exists():
-            pages.write_page(executed, gallery.PAGE)
-    except Exception as error:  # a formula that no browser can show, a full disk
+        if job.executed.exists():
+            pages.write_page(job.executed, gallery.PAGE)
+    except Exception as error:  # output that no page can show, a full disk
         failure = failure or f"its page: {type(error).__name__}: {error}"
-    return Outcome(notebook.stem, executed, time.monotonic() - start, failure, skipped)
+    return Outcome(job.name, job.executed, time.monotonic() - start, failure, skipped, "; ".join(notes) or None)
+
+
+def _last_begun(executed: Path) -> str:
+    """The last cell of a notebook that papermill started, with its number among the code cells."""
+    cells = notebooks.code_cells(executed)
+    begun = [number for number, cell in enumerate(cells) if cell.metadata["papermill"]["start_time"]]
+    return f"cell {begun[-1] + 1}:\n{cells[begun[-1]].source}\n\n" if begun else ""
+
+
+def _connection(bars: Path) -> "Config":
+    """How to talk to a kernel: over socket files, because two kernels that start together may pick one port.
+
+    The names of such files are limited; where these would be too long the kernel gets a port after all.
+    """
+    import zmq
+    from traitlets.config import Config
+
+    sockets = f"{bars}-kernel"
+    if not zmq.has("ipc") or len(os.fsencode(f"{sockets}-5")) > zmq.IPC_PATH_MAX_LEN:
+        return Config()
+    return Config({"ConnectionFileMixin": {"transport": "ipc", "ip": sockets}})

@@ -11,6 +11,7 @@ from wsolkit.cli.options import DataRoot, Device, Names, Precision, PrecisionOpt
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
+    from wsolkit.batch.planning import Plan
     from wsolkit.batch.runner import Outcome
 
 
@@ -22,6 +23,7 @@ class Executor(StrEnum):
 
 
 SLURM = "On a cluster"
+RESOURCES = "name=value: minutes, gpus, cpus, memory_gb (of a task), at_once (tasks), or an option of sbatch."
 
 
 def reproduce(
@@ -35,16 +37,10 @@ def reproduce(
     precision: PrecisionOption = Precision.float32,
     executor: Annotated[Executor, typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)] = Executor.local,
     wait: Annotated[
-        bool, typer.Option(help="Wait for Slurm; without, a later call goes on.", rich_help_panel=SLURM)
+        bool, typer.Option(help="Wait for Slurm, or let a later call go on.", rich_help_panel=SLURM)
     ] = True,
     slurm_partition: Annotated[str | None, typer.Option(help="Partition.", rich_help_panel=SLURM)] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name=value: minutes, gpus, cpus, memory_gb (of a task), at_once (tasks), or an option of sbatch.",
-            rich_help_panel=SLURM,
-        ),
-    ] = None,
+    slurm: Annotated[list[str] | None, typer.Option(help=RESOURCES, rich_help_panel=SLURM)] = None,
 ) -> None:
     """Run notebooks: tables and figures appear under figures/PROFILE/.
 
@@ -55,46 +51,38 @@ def reproduce(
     from wsolkit.batch import gallery, notebooks, runner
     from wsolkit.training.slurm import SlurmCluster, read_resources
 
+    given = {"data_root": data_root, "out_root": out_root, "device": None if device == "auto" else device}
     parameters = notebooks.parse_settings(settings or [])
-    parameters |= {"device": device} if device != "auto" else {}
-    roots = {"data_root": data_root, "out_root": out_root}
-    parameters |= {name: str(path) for name, path in roots.items() if path is not None}
+    parameters |= {name: str(value) for name, value in given.items() if value is not None}
     resources = read_resources(slurm_partition, notebooks.parse_settings(slurm or [], "--slurm"))
     cluster = SlurmCluster(resources, wait) if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(
-            names or [], profile, parameters, jobs, on_done=_report, cluster=cluster, precision=precision.value
-        )
+        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, cluster, precision.value)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
-    skipped = [outcome.notebook for outcome in outcomes if outcome.skipped]
-    seconds = time.monotonic() - start
+    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
-    done = len(outcomes) - len(failed) - len(skipped)
-    left = f", {len(skipped)} skipped" if skipped else ""
-    listed = f": {', '.join(failed)}" if failed else ""
-    typer.echo(f"{done} done{left}, {len(failed)} failed in {seconds:.0f} s{listed}")
+    counts = f"{len(outcomes) - len(failed) - skipped} done, {skipped} skipped, {len(failed)} failed"
+    typer.echo(f"{counts} in {time.monotonic() - start:.0f} s{': ' * bool(failed)}{', '.join(failed)}")
     if failed:
         raise typer.Exit(1)
 
 
 def _report(outcome: "Outcome") -> None:
     state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
-    where = outcome.executed if outcome.executed.exists() else ""
+    where = outcome.executed if outcome.seconds else ""
     typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {where}".rstrip())
-    if outcome.skipped:
-        typer.echo(f"         {outcome.skipped}")
+    if said := outcome.skipped or outcome.note:
+        typer.echo(f"         {said}")
     if outcome.failure:
-        typer.echo(f"{outcome.notebook} failed in {outcome.failure}\n", err=True)
+        typer.echo(f"{outcome.notebook} failed: {outcome.failure}\n", err=True)
 
 
 def plan(
     names: Names = None,
     profile: ProfileName = None,
     settings: Settings = None,
-    images_per_second: Annotated[
-        float | None, typer.Option(min=0.01, help="Training speed to estimate with; as measured here, else 250.")
-    ] = None,
+    images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Speed; as measured, else 250.")] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.
 
@@ -112,8 +100,18 @@ def plan(
     if len(table):
         show_table(planning.by_kind(table))
     typer.echo(planning.totals(table, default_jobs(store.machine.torch_device())))
-    for name, why in wanted.skipped.items():
-        typer.echo(f"{name} is left out: {why}")
+    _say_what_is_left_out(wanted)
+
+
+def _say_what_is_left_out(plan: "Plan") -> None:
+    """Name the notebooks whose runs are not in a plan; the exit code is 1 where that is an error."""
+    for each in plan.notebooks:
+        if each.skipped:
+            typer.echo(f"{each.notebook.stem} is left out: {each.skipped}")
+        elif each.problem:
+            typer.echo(f"{each.notebook.stem} could not be planned: {each.problem}", err=True)
+    if any(each.problem for each in plan.notebooks):
+        raise typer.Exit(1)
 
 
 def rehearse(
@@ -124,25 +122,26 @@ def rehearse(
     data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
-    """Take one step and judge one batch with every distinct recipe, at full size.
+    """Take one step and evaluate one batch with every distinct recipe, at full size.
 
-    Weights are random, and pictures generated where the data are not there. Nothing is written.
-    The exit code is 1 where a recipe fails.
+    Weights are random, and pictures are generated if the data are missing. Nothing is written.
+    The exit code is 1 if a recipe fails.
 
     Example: wsolkit rehearse --profile paper
     """
     from wsolkit.batch import notebooks, planning, rehearsal
     from wsolkit.training.machine import Machine
 
-    recipes = planning.plan(names or [], profile, notebooks.parse_settings(settings or [])).recipes
-    failed = 0
+    plan = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
+    recipes, failed = rehearsal.distinct(plan.recipes), 0
     with interruptible():
         for done in rehearsal.rehearse(recipes, Machine(data_root=data_root, device=device), batch_size or None):
             failed += done.failure is not None
             typer.echo(rehearsal.describe(done))
     for backbone, file in rehearsal.weights_at_hand(recipes).items():
-        typer.echo(f"ImageNet weights of {backbone}: {file or 'not there yet; training will say where to put them'}")
-    typer.echo(f"{len(rehearsal.distinct(recipes))} distinct recipes rehearsed, {failed} failed")
+        typer.echo(f"ImageNet weights of {backbone}: {file or 'missing; training will say where to put them'}")
+    typer.echo(f"{len(recipes)} distinct recipes rehearsed, {failed} failed")
+    _say_what_is_left_out(plan)
     if failed:
         raise typer.Exit(1)
 
@@ -151,16 +150,10 @@ def recipe(
     profile: ProfileName = None,
     dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
     backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
-    losses: Annotated[
-        str | None, typer.Option(help="Of drop, sim, norm, eil, with commas; none; or all three.")
-    ] = None,
+    losses: Annotated[str | None, typer.Option(help="Any of drop,sim,norm,eil; or none; all if not given.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
-    source: Annotated[
-        str, typer.Option(help="paper, released (code) or authors: who wins where they differ, in profile paper.")
-    ] = "paper",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, any field of the recipe or, with a dot, its options.")
-    ] = None,
+    source: Annotated[str, typer.Option(help="Whose values in profile paper: paper, released, authors.")] = "paper",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value; options with a dot.")] = None,
 ) -> None:
     """Print the recipe of an experiment as JSON, to change it and train it.
 
@@ -188,10 +181,10 @@ def train(
     precision: PrecisionOption = Precision.float32,
     parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
     track: Annotated[
-        str | None, typer.Option(help="Also log every epoch to tensorboard, or another tracker of Accelerate's.")
+        str | None, typer.Option(help="Log to tensorboard too, or another tracker of Accelerate's.")
     ] = None,
 ) -> None:
-    """Train one recipe, or find that it has been trained, and print its folder.
+    """Train one recipe, unless it was trained before, and print its folder.
 
     Example: wsolkit recipe --profile smoke > my_recipe.json && wsolkit train my_recipe.json
 
@@ -211,9 +204,11 @@ def train(
     if not store.engine.main:  # of several processes one speaks
         return
     typer.echo(run.folder)
+    key, hints = (
+        run.recipe.key[:6],
+        [f"wsolkit/{name} has changed since it was trained." for name in run.changed_code()],
+    )
     if before is not None:
-        typer.echo("It has been trained before; nothing was done. To train it anew, delete that folder.", err=True)
-    for name in run.changed_code():
-        typer.echo(f"wsolkit/{name} has changed since it was trained.", err=True)
-    typer.echo(f"Its rates: wsolkit runs show {run.recipe.key[:6]}", err=True)
-    typer.echo(f"Your pictures: wsolkit localize PICTURES --weights {run.recipe.key[:6]}", err=True)
+        hints.insert(0, "It was trained before, so nothing was done. To train it again, delete that folder.")
+    hints += [f"Its rates: wsolkit runs show {key}", f"Your pictures: wsolkit localize PICTURES --weights {key}"]
+    typer.echo("\n".join(hints), err=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -82,60 +82,100 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
 def run_tasks(
     pool: Executor, tasks: Sequence[Task], slots: int, elsewhere: Mapping[Any, Future] | None = None
 ) -> Iterator[tuple[list[Ended], list[Task]]]:
-    """Run tasks as early as what they need and free slots allow; of those that could run, the first goes first.
+    """Run tasks as early as their needs and free slots allow; of those that could run, the first in the list starts.
 
     Args:
         pool: where they run.
-        tasks: in the order of their importance; what a task needs may stand anywhere.
-        slots: of the pool. A task that wants more than there are gets all.
-        elsewhere: by name, tasks that need no slot here, since they are done already or run on other machines.
+        tasks: in order of importance; what a task needs may stand anywhere in the list.
+        slots: of the pool. A task that wants more than there are gets all of them.
+        elsewhere: by name, tasks that need no slot here because they are already done or run on other machines.
 
     Yields:
-        About every second, the tasks that have ended since and those that are running.
+        About every second, the tasks that have ended since, and those that are running.
     """
     there = elsewhere or {}
-    waiting = [task for task in tasks if task.name not in there]
-    done: dict[Any, Ended] = {}
-    running = {there[task.name]: task for task in tasks if task.name in there}
     names = {task.name for task in tasks}
+    waiting = [task for task in tasks if task.name not in there]
+    running = {there[task.name]: task for task in tasks if task.name in there}
+    done: dict[Any, Ended] = {}
     while waiting or running:
-        ended = []
-        while failed := [Ended(task, error=error) for task in waiting if (error := _failed_need(task, done))]:
-            ended += failed
-            done |= {each.task.name: each for each in failed}
-            waiting = [task for task in waiting if task.name not in done]
-        for task in [task for task in waiting if all(need in done for need in task.needs & names)]:
-            here = [other for other in running.values() if other.name not in there]
-            free = slots - sum(min(other.slots, slots) for other in here)
-            # What comes next is not overtaken: a task of many slots would wait for ever.
-            if min(task.slots, slots) > free:
-                break
+        ended, full = [], False
+        free = slots - sum(min(task.slots, slots) for task in running.values() if task.name not in there)
+        for task in tuple(waiting):
+            before = [done[need] for need in task.needs if need in done]
+            failed = next((each for each in before if each.error), None)
+            ready = len(before) == len(task.needs & names)
+            if failed:
+                ended.append(Ended(task, error=failed.error))
+            elif ready and not full and min(task.slots, slots) <= free:
+                running[_submitted(pool, task)] = task
+                free -= min(task.slots, slots)
+            else:
+                full |= ready  # later tasks must not overtake this one: one of many slots would wait for ever
+                continue
             waiting.remove(task)
-            running[_submitted(pool, task)] = task
         finished, _ = wait(running, timeout=0 if ended else 1, return_when=FIRST_COMPLETED)
-        for future in finished:
-            ended.append(_ended(running.pop(future), future))
-            done[ended[-1].task.name] = ended[-1]
+        ended += [_ended(running.pop(future), future) for future in finished]
+        done |= {each.task.name: each for each in ended}
         yield ended, list(running.values())
+
+
+def call_apart(call: Callable[..., Any], *arguments: Any, seconds: float, preload: Sequence[str] = ()) -> Any:
+    """What a function returns in a fresh process of its own, where it can change or break nothing of this one.
+
+    Args:
+        call: a module-level function that returns plain values. What it prints is dropped.
+        arguments: its arguments.
+        seconds: how long to wait for the answer.
+        preload: modules that are imported once for all such processes, where the system can fork.
+
+    Raises:
+        WsolkitError: if there is no answer: the call raised, its process ended, or time is up.
+    """
+    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(list(preload))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, dict(os.environ), call, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        # Not the pipe alone: processes that the call left behind may hold its other end open.
+        if not connection.wait([receiver, process.sentinel], seconds):
+            raise WsolkitError(f"no answer within {seconds:.0f} s")
+        if receiver.poll():
+            return receiver.recv()
+        raise EOFError
+    except EOFError:
+        process.join()
+        raise WsolkitError(f"its process ended with exit code {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _answer(sender: connection.Connection, variables: Mapping[str, str], call: Callable, arguments: tuple) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    # A forked process has the environment that its server began with.
+    os.environ.clear()
+    os.environ.update(variables)
+    sender.send(call(*arguments))
 
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables inside the block."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _failed_need(task: Task, done: Mapping[Any, Ended]) -> BaseException | None:
-    return next((done[need].error for need in task.needs if need in done and done[need].error), None)
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _submitted(pool: Executor, task: Task) -> Future:
@@ -151,7 +191,7 @@ def _ended(task: Task, future: Future) -> Ended:
     error = future.exception()
     if isinstance(error, BrokenExecutor):
         error = WsolkitError(
-            "A worker process died, perhaps for want of memory (fewer at once: --jobs or WSOLKIT_JOBS). What was "
+            "A worker process died, perhaps because memory ran out (fewer at once: --jobs or WSOLKIT_JOBS). What was "
             "finished is kept; the same command goes on from there."
         )
     return Ended(task, None if error else future.result(), error)
