@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from wsolkit.datasets import scale_boxes
 from wsolkit.metrics import boxes
 
 
@@ -71,14 +72,14 @@ def test_a_perfect_rectangle_scores_0956_as_in_the_benchmark():
 
 
 def test_true_boxes_are_scaled_and_truncated():
-    assert boxes.scale_boxes(np.array([[10, 20, 499, 374]]), 500, 375, 224).tolist() == [[4, 11, 223, 223]]
+    assert scale_boxes(np.array([[10, 20, 499, 374]]), 500, 375, 224).tolist() == [[4, 11, 223, 223]]
 
 
 def test_boxes_are_multiplied_before_they_are_divided_as_in_the_benchmark():
     """45 * 224 / 80 is 126; 45 * (224 / 80) falls short of it by rounding, and would be truncated to 125."""
     assert int(45 * (224 / 80)) == 125
-    assert boxes.scale_boxes(np.array([[45, 45, 60, 90]]), 80, 160, 224).tolist() == [[126, 63, 168, 126]]
+    assert scale_boxes(np.array([[45, 45, 60, 90]]), 80, 160, 224).tolist() == [[126, 63, 168, 126]]
 
 
 def test_boxes_can_be_scaled_to_a_map_that_is_not_square():
-    assert boxes.scale_boxes(np.array([[10, 20, 30, 40]]), 100, 50, (25, 300)).tolist() == [[30, 10, 90, 20]]
+    assert scale_boxes(np.array([[10, 20, 30, 40]]), 100, 50, (25, 300)).tolist() == [[30, 10, 90, 20]]

@@ -82,7 +82,7 @@ def test_batches_do_not_matter_and_reset_forgets():
 @pytest.mark.parametrize(
     ("maps", "boxes", "message"),
     [
-        (np.full((1, 4, 4), np.nan), [TRUE], r"NaN or outside \[0, 1\] \(first: map 0\)"),
+        (np.full((1, 4, 4), np.nan), [TRUE], r"with NaN .1 of 1 maps, first: map 0"),
         (np.full((1, 4, 4), 1.5), [TRUE], "outside"),
         (np.zeros((4, 4)), [TRUE], r"\(N, H, W\)"),
         (np.zeros((1, 4, 4), np.uint8), [TRUE], "float score maps"),
