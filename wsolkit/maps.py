@@ -137,7 +137,7 @@ def pas(maps: Tensor, percentile: float = 0.9, *, check: bool = True) -> Tensor:
 
     Args:
         maps: (B, H, W), any float dtype and any range.
-        percentile: the upper bound, as the share of cells below it, in [0, 1). Between two cells, the higher one counts.
+        percentile: the upper bound, as the share of cells below it, in [0, 1); between two cells, the higher one.
         check: refuse NaN and infinity.
 
     Returns:
@@ -164,7 +164,7 @@ def ivr(maps: Tensor, percentile: float = 0.4, *, check: bool = True) -> Tensor:
 
     Args:
         maps: (B, H, W), any float dtype and any range.
-        percentile: the lower bound, as the share of cells below it, in [0, 1). Between two cells, the higher one counts.
+        percentile: the lower bound, as the share of cells below it, in [0, 1); between two cells, the higher one.
         check: refuse NaN and infinity.
 
     Returns:
@@ -241,7 +241,8 @@ def _without_noise(wide: Tensor, raw: Tensor) -> Tensor:
     The weights of the interpolation do not add up to 1 exactly, and normalising a constant map, or one that is constant
     outside a percentile, would stretch that difference to [0, 1].
     """
-    noise = 64 * torch.finfo(raw.dtype).eps * raw.abs().amax((1, 2), keepdim=True)
+    type_ = torch.finfo(raw.dtype)
+    noise = 64 * type_.eps * raw.abs().amax((1, 2), keepdim=True).clamp(min=type_.tiny)
     for value in (raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)):
         wide = torch.where((wide - value).abs() <= noise, value, wide)
     return wide
