@@ -83,3 +83,17 @@ def test_boxes_are_multiplied_before_they_are_divided_as_in_the_benchmark():
 
 def test_boxes_can_be_scaled_to_a_map_that_is_not_square():
     assert scale_boxes(np.array([[10, 20, 30, 40]]), 100, 50, (25, 300)).tolist() == [[30, 10, 90, 20]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: boxes.to_8bit(np.array([[1.5]])),
+        lambda: boxes.to_8bit(np.array([[np.nan]])),
+        lambda: boxes.pairwise_iou(np.array([[5, 5, 1, 1]]), np.array([[0, 0, 9, 9]])),
+        lambda: boxes.pairwise_iou(np.array([[0, 0, 9, 9]]), np.array([[0.5, 0, 9, 9]])),
+    ],
+)
+def test_scores_and_boxes_out_of_range_are_refused(call):
+    with pytest.raises(ValueError, match="xpected"):
+        call()

@@ -206,7 +206,9 @@ def test_a_constant_map_stays_constant_at_every_size(data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(level=st.floats(-2, 2, width=32), other=st.floats(-2, 2), place=st.tuples(*[st.integers(0, 13)] * 2), data=st.data())
+@given(
+    level=st.floats(-2, 2, width=32), other=st.floats(-2, 2), place=st.tuples(*[st.integers(0, 13)] * 2), data=st.data()
+)
 def test_equal_cells_stay_equal_around_one_that_differs(level, other, place, data):
     """Also where resizing misses the one cell, or a percentile is the level of all others."""
     cells = torch.full((1, 14, 14), level)
