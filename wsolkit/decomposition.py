@@ -9,6 +9,7 @@ weight vectors.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from wsolkit import maps
 from wsolkit.errors import WsolkitError
+from wsolkit.maps import full_precision
 from wsolkit.metrics.boxes import cutoffs, largest_boxes, to_8bit
 
 #: Largest difference between a classifier's logits and those computed from its maps, as a share of the largest logit.
@@ -214,7 +216,7 @@ def _logits(returned: Any, output: Callable[[Any], Tensor] | str | int | None) -
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         received = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise DecompositionError(f"Expected logits (B, K) from the model, received {received}. {hint}")
-    return _wide(logits)
+    return full_precision(logits)
 
 
 def _require_finite(model: nn.Module, images: Tensor, logits: Tensor) -> None:
@@ -232,7 +234,7 @@ def _linear(model: nn.Module, calls: list[_Call], logits: Tensor, classifier: nn
     linear = [call for call in calls if isinstance(call[0], nn.Linear) and classifier in (None, call[0])]
     alike = [call for call in linear if call[2].shape == logits.shape]
     if alike:
-        return ([call for call in alike if _close(_wide(call[2]), logits, call[2].dtype)] or alike)[-1][:2]
+        return ([call for call in alike if _close(full_precision(call[2]), logits, call[2].dtype)] or alike)[-1][:2]
     if linear and linear[-1][2].ndim == 2 and linear[-1][2].shape[1] > logits.shape[1]:
         raise DecompositionError(
             f"The model returns {logits.shape[1]} values for each image, its linear layer {linear[-1][2].shape[1]}: "
@@ -244,30 +246,27 @@ def _linear(model: nn.Module, calls: list[_Call], logits: Tensor, classifier: nn
     )
 
 
-def _head(
-    calls: list[_Call], layer: nn.Linear, given: Tensor, features: nn.Module | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _head(calls: list[_Call], layer: nn.Linear, given: Tensor, features: nn.Module | None) -> tuple[Tensor, ...]:
     """The last feature map (B, C, H, W), and weights (B, K, C) and constants (K,) that make logits of its mean.
 
     Raises:
         DecompositionError: if the head begins with the mean of no feature map.
     """
-    pooled, weight = _wide(given), _wide(layer.weight)
-    constant = weight.new_zeros(len(weight)) if layer.bias is None else _wide(layer.bias)
+    pooled, weight = full_precision(given), full_precision(layer.weight)
+    constant = weight.new_zeros(len(weight)) if layer.bias is None else full_precision(layer.bias)
     starts = [(pooled, weight[None].expand(len(pooled), -1, -1), constant)]
     for norm, before, _ in calls:
         if isinstance(norm, nn.LayerNorm) and _flat(before).shape == pooled.shape:
-            starts.append((_flat(_wide(before)), *_folded(norm, _flat(_wide(before)), weight, constant)))
+            starts.append(
+                (_flat(full_precision(before)), *_folded(norm, _flat(full_precision(before)), weight, constant))
+            )
     found = [result for module, _, result in calls if result.ndim == 4 and features in (None, module)]
     single = False
     for start, weights, constants in starts:
-        for candidate in reversed(found):
-            if candidate.shape[:2] != start.shape:
-                continue
-            for activation in ACTIVATIONS:
-                values = activation(_wide(candidate))
-                if not _close(values.mean((2, 3)), start, candidate.dtype):
-                    continue
+        alike = [each for each in reversed(found) if each.shape[:2] == start.shape]
+        for candidate, activation in product(alike, ACTIVATIONS):
+            values = activation(full_precision(candidate))
+            if _close(values.mean((2, 3)), start, candidate.dtype):
                 if values[0, 0].numel() > 1:
                     return values, weights, constants
                 single = True
@@ -285,8 +284,8 @@ def _head(
 def _folded(norm: nn.LayerNorm, values: Tensor, weight: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (B, K, C) and constants (K,) before a layer norm that act as those given do after it."""
     deviation = (values.var(1, unbiased=False) + norm.eps).sqrt()
-    scaled = weight if norm.weight is None else weight * _wide(norm.weight)
-    shifted = constant if norm.bias is None else constant + weight @ _wide(norm.bias)
+    scaled = weight if norm.weight is None else weight * full_precision(norm.weight)
+    shifted = constant if norm.bias is None else constant + weight @ full_precision(norm.bias)
     return (scaled - scaled.mean(1, keepdim=True)) / deviation[:, None, None], shifted
 
 
@@ -306,7 +305,7 @@ def _require_same(logits: Tensor, computed: Tensor, calls: list[_Call]) -> None:
         ("a sigmoid was applied", computed.sigmoid()),
         (f"its output is scaled by {scale:.4g}", scale * computed),
         (f"its output is scaled by {factor:.4g} and {shift:.4g} is added", factor * computed + shift),
-        (f"{len(linear)} linear layers are added", sum(map(_wide, linear), torch.zeros_like(computed))),
+        (f"{len(linear)} linear layers are added", sum(map(full_precision, linear), torch.zeros_like(computed))),
     ]
     named = [cause for cause, values in causes if _close(values, logits, kind)]
     off = float((logits - computed).abs().max())
@@ -341,10 +340,6 @@ def _targets(logits: Tensor, target: Tensor | int | None) -> Tensor:
 def _flat(values: Tensor) -> Tensor:
     """(B, C), (B, C, 1, 1) or (B, 1, 1, C) as (B, C); anything else as it is."""
     return values.flatten(1) if values.ndim == 2 or values[0].numel() in values.shape[1:] else values
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.detach().float() if values.dtype in (torch.float16, torch.bfloat16) else values.detach()
 
 
 def _close(first: Tensor, second: Tensor, kind: torch.dtype) -> bool:

@@ -44,7 +44,7 @@ def similarity_map(features: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (B, K, H, W) in [-1, 1]. A zero feature vector or a zero weight has similarity 0.
     """
-    vectors, rows = _in_range(_full(features))[0], _in_range(_full(weight))[0]
+    vectors, rows = _in_range(full_precision(features))[0], _in_range(full_precision(weight))[0]
     norms = torch.linalg.vector_norm(vectors, dim=1)[:, None] * rows.norm(dim=1)[None, :, None, None]
     return _cosine(F.conv2d(vectors, rows[:, :, None, None]), norms, features)
 
@@ -64,8 +64,8 @@ def target_similarity(features: Tensor, weight: Tensor, target: Tensor) -> Tenso
         ValueError: if ``target`` is not one class index for each image. On a GPU its range is left to PyTorch, since
             reading it would wait for the device.
     """
-    rows = _in_range(_full(_rows(features, weight, target)))[0]
-    vectors = _in_range(_full(features))[0]
+    rows = _in_range(full_precision(_rows(features, weight, target)))[0]
+    vectors = _in_range(full_precision(features))[0]
     norms = torch.linalg.vector_norm(vectors, dim=1) * rows.norm(dim=1)[:, None, None]
     return _cosine(torch.einsum("bchw,bc->bhw", vectors, rows), norms, features)
 
@@ -207,7 +207,7 @@ def score_map(
         raise ValueError(f"Unknown normalisation {normalisation!r}; expected one of {', '.join(_NORMALISATIONS)}.")
     if percentile is not None and normalisation not in ("pas", "ivr"):
         raise ValueError(f"Normalisation {normalisation!r} takes no percentile; 'pas' and 'ivr' do.")
-    sides = (size, size) if isinstance(size, Integral) else tuple(size)
+    sides = (size, size) if isinstance(size, int | Integral) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
         raise ValueError(f"Expected a size in pixels, or height and width, each at least 1; received {size!r}.")
     _require_maps(maps, check=False)
@@ -297,7 +297,8 @@ def _levelled(maps: Tensor, features: Tensor) -> Tensor:
     return torch.where(same, maps - value + value[..., :1, :1], maps)
 
 
-def _full(tensor: Tensor) -> Tensor:
+def full_precision(tensor: Tensor) -> Tensor:
+    """A tensor of half precision as float32; any other as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 

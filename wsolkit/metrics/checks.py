@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+Array = np.ndarray | Tensor
+
 
 def as_array(values: ArrayLike | Tensor) -> np.ndarray:
     """An array, or a tensor of any type on any device, as an array; bfloat16, which NumPy lacks, as float32."""
@@ -35,7 +37,7 @@ def map_fault(scores: np.ndarray, axes: str = "(height, width)") -> str:
     return "" if low >= 0 and high <= 1 else "outside [0, 1]"
 
 
-def checked_maps(score_maps: np.ndarray | Tensor) -> np.ndarray:
+def checked_maps(score_maps: Array) -> np.ndarray:
     """Score maps (N, H, W) as an array.
 
     Raises:
@@ -49,18 +51,16 @@ def checked_maps(score_maps: np.ndarray | Tensor) -> np.ndarray:
     return maps
 
 
-def checked_boxes(
-    boxes: Sequence[np.ndarray | Tensor], shape: tuple[int, ...], names: Sequence[str] | None = None
-) -> list[np.ndarray]:
+def checked_boxes(boxes: Sequence[Array], shape: tuple[int, ...], names: Sequence[str] | None) -> list[np.ndarray]:
     """True boxes of each map as arrays (k, 4).
 
     Args:
-        boxes: N of them.
+        boxes: of N images.
         shape: of the maps: N, height and width.
-        names: of the images; None numbers them.
+        names: what an error calls the images; None numbers them.
 
     Raises:
-        ValueError: naming the first image whose boxes are no integers ``x0, y0, x1, y1`` inside its map, its right and
+        ValueError: naming the first image whose boxes are not integers ``x0, y0, x1, y1`` inside its map, its right and
             lower border included.
     """
     arrays = [as_array(each) for each in boxes]

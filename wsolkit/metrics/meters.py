@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsolkit.metrics import components
 from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
-from wsolkit.metrics.checks import as_array, checked_boxes, checked_maps
+from wsolkit.metrics.checks import Array, as_array, checked_boxes, checked_maps
 
 #: The contours whose boxes are judged: all of them, also those of holes (MaxBoxAccV2), or the one of largest area
 #: (MaxBoxAcc).
@@ -90,12 +90,7 @@ class BoxMeter:
         self.hits = np.zeros((len(self.thresholds), len(self.iou_thresholds)), np.int64)
         self.images = 0
 
-    def update(
-        self,
-        score_maps: np.ndarray | Tensor,
-        boxes: Sequence[np.ndarray | Tensor],
-        names: Sequence[str] | None = None,
-    ) -> np.ndarray:
+    def update(self, score_maps: Array, boxes: Sequence[Array], names: Sequence[str] | None = None) -> np.ndarray:
         """Add images.
 
         Args:
@@ -194,7 +189,7 @@ class PixelMeter:
         self.foreground = np.zeros(len(self._edges) - 1, np.int64)
         self.background = np.zeros(len(self._edges) - 1, np.int64)
 
-    def update(self, score_maps: np.ndarray | Tensor, masks: np.ndarray | Tensor) -> None:
+    def update(self, score_maps: Array, masks: Array) -> None:
         """Add images.
 
         Args:
@@ -210,7 +205,10 @@ class PixelMeter:
         inside, beside = truth == 1, truth == 0
         if not (inside | beside | (truth == 255)).all():
             raise ValueError("Expected masks of 1 (foreground), 0 (background) and 255 (ignored) only.")
-        bins = self._bins(maps)
+        # The bin of each score is estimated by division, then corrected where rounding missed it by one.
+        bins = np.minimum((maps / self._edges[1]).astype(np.int64), len(self._edges) - 3)
+        bins -= maps < self._edges[bins]
+        bins += maps >= self._edges[bins + 1]
         self.foreground += np.bincount(bins[inside], minlength=len(self.foreground))
         self.background += np.bincount(bins[beside], minlength=len(self.background))
 
@@ -224,13 +222,6 @@ class PixelMeter:
             ValueError: if no foreground pixel has been added.
         """
         return pixel_rates(self.foreground, self.background)
-
-    def _bins(self, maps: np.ndarray) -> np.ndarray:
-        """The bin of each score: estimated by division, then corrected where rounding missed it by one."""
-        bins = np.minimum((maps / self._edges[1]).astype(np.int64), len(self._edges) - 3)
-        bins -= maps < self._edges[bins]
-        bins += maps >= self._edges[bins + 1]
-        return bins
 
 
 def pixel_rates(foreground: np.ndarray, background: np.ndarray) -> dict:
@@ -251,7 +242,7 @@ def pixel_rates(foreground: np.ndarray, background: np.ndarray) -> dict:
     return {"pxap": float((precision[1:] * np.diff(recall)).sum()), "precision": precision, "recall": recall}
 
 
-def in_top_k(logits: np.ndarray | Tensor, labels: ArrayLike | Tensor, k: int) -> np.ndarray:
+def in_top_k(logits: Array, labels: ArrayLike | Tensor, k: int) -> np.ndarray:
     """Whether each image's class is among the k highest logits.
 
     Args:
@@ -282,7 +273,7 @@ def in_top_k(logits: np.ndarray | Tensor, labels: ArrayLike | Tensor, k: int) ->
     return ahead.sum(1) < k
 
 
-def top_k_loc(ious: ArrayLike | Tensor, logits: np.ndarray | Tensor, labels: ArrayLike | Tensor, k: int) -> float:
+def top_k_loc(ious: ArrayLike | Tensor, logits: Array, labels: ArrayLike | Tensor, k: int) -> float:
     """Top-k Loc: the box has IoU >= 0.5 and the class is among the k highest logits (paper, Sec. 5.1).
 
     Args:

@@ -89,9 +89,9 @@ def score_folder(
     if not pixels.foreground.any():
         image_id, (files, _) = next(iter(metadata.masks.items()))
         raise DataError(
-            f"None of the masks of {counted['n_images']} images has a foreground pixel, so PxAP is not defined. In a "
-            "mask file what is not black is foreground, and in an array 1 is, while 255 means ignored. The first mask "
-            f"is {', '.join(map(str, files))}, of image {image_id}; are the files under {mask_root} the right ones?"
+            f"No mask under {mask_root} has a foreground pixel, so PxAP is not defined. The first is "
+            f"{', '.join(map(str, files))}, of image {image_id}. What is not black is foreground; in arrays 1 is, and "
+            "255 means ignored."
         )
     return counted | pixels.compute()
 
@@ -182,9 +182,7 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{mean:28} {result['max_box_acc_v2']:8.2%}"])
 
 
-def _read_all(
-    folder: Path, image_ids: Sequence[str], broken: dict[str, list[str]], pool: Executor
-) -> Iterator[dict[str, np.ndarray]]:
+def _read_all(folder: Path, image_ids: Sequence[str], broken: dict[str, list[str]], pool: Executor) -> Iterator[dict]:
     """Maps by image id, a chunk at a time; ids whose map cannot be judged are added to ``broken``, by what is wrong."""
     if not folder.is_dir():
         raise DataError(f"Score maps not found: {folder} is no folder. Name the one that holds <image_id>.npy.")

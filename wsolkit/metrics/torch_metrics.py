@@ -7,11 +7,11 @@ most of their users need nothing of it. The states of a metric are its meter's c
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from wsolkit.metrics.checks import Array
 from wsolkit.metrics.meters import BoxMeter, PixelMeter, box_rates, pixel_rates
 
 
@@ -42,7 +42,7 @@ class _MeterMetric(Metric):
             self.__dict__.update(before)
             raise
 
-    def _add(self, score_maps: np.ndarray | Tensor, truth: Any) -> None:
+    def _add(self, score_maps: Array, truth: Any) -> None:
         self._meter.reset()
         self._meter.update(score_maps, truth)
         for name in self.counts:
@@ -61,7 +61,7 @@ class BoxMetric(_MeterMetric):
         """Set the protocol."""
         super().__init__(BoxMeter(*args, **options))
 
-    def update(self, score_maps: np.ndarray | Tensor, boxes: Sequence[np.ndarray | Tensor]) -> None:
+    def update(self, score_maps: Array, boxes: Sequence[Array]) -> None:
         """Add images, as the meter does."""
         self._add(score_maps, boxes)
 
@@ -84,7 +84,7 @@ class PixelMetric(_MeterMetric):
         """Set the protocol."""
         super().__init__(PixelMeter(*args, **options))
 
-    def update(self, score_maps: np.ndarray | Tensor, masks: np.ndarray | Tensor) -> None:
+    def update(self, score_maps: Array, masks: Array) -> None:
         """Add images, as the meter does."""
         self._add(score_maps, masks)
 
