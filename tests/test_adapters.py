@@ -55,6 +55,27 @@ def test_forward_gives_the_batch_and_keeps_the_whole(judged):
     assert int(metric.images) == 12
 
 
+def test_forward_keeps_earlier_images_when_a_batch_is_refused(judged):
+    maps, boxes, masks = judged
+    metric, area = BoxMetric(threshold_step=0.05), PixelMetric(0.05)
+    metric(maps[:5], boxes[:5])
+    area(maps[:5], masks[:5])
+    for call in (
+        lambda: metric(maps[5:] + 1, boxes[5:]),
+        lambda: metric(maps[5:], [each[:, ::-1] for each in boxes[5:]]),
+        lambda: area(maps[5:], masks[5:] * 0),
+    ):
+        with pytest.raises(ValueError, match="xpected|foreground"):
+            call()
+    assert int(metric.images) == 5
+    metric(maps[5:].numpy(), boxes[5:])
+    area(maps[5:].bfloat16(), masks[5:].bool())
+    whole = BoxMeter(threshold_step=0.05)
+    whole.update(maps, boxes)
+    assert float(metric.compute()["max_box_acc_v2"]) == pytest.approx(whole.compute()["max_box_acc_v2"], rel=1e-6)
+    assert int(area.foreground.sum()) == int(masks.sum())
+
+
 @pytest.fixture
 def source():
     return open_dataset("synthetic_birds", "test", 32, {"train_weaksup": 4, "train_fullsup": 4, "test": 6})

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from wsolkit.datasets import scale_boxes
 from wsolkit.metrics import boxes
 
 
@@ -71,14 +72,28 @@ def test_a_perfect_rectangle_scores_0956_as_in_the_benchmark():
 
 
 def test_true_boxes_are_scaled_and_truncated():
-    assert boxes.scale_boxes(np.array([[10, 20, 499, 374]]), 500, 375, 224).tolist() == [[4, 11, 223, 223]]
+    assert scale_boxes(np.array([[10, 20, 499, 374]]), 500, 375, 224).tolist() == [[4, 11, 223, 223]]
 
 
 def test_boxes_are_multiplied_before_they_are_divided_as_in_the_benchmark():
     """45 * 224 / 80 is 126; 45 * (224 / 80) falls short of it by rounding, and would be truncated to 125."""
     assert int(45 * (224 / 80)) == 125
-    assert boxes.scale_boxes(np.array([[45, 45, 60, 90]]), 80, 160, 224).tolist() == [[126, 63, 168, 126]]
+    assert scale_boxes(np.array([[45, 45, 60, 90]]), 80, 160, 224).tolist() == [[126, 63, 168, 126]]
 
 
 def test_boxes_can_be_scaled_to_a_map_that_is_not_square():
-    assert boxes.scale_boxes(np.array([[10, 20, 30, 40]]), 100, 50, (25, 300)).tolist() == [[30, 10, 90, 20]]
+    assert scale_boxes(np.array([[10, 20, 30, 40]]), 100, 50, (25, 300)).tolist() == [[30, 10, 90, 20]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: boxes.to_8bit(np.array([[1.5]])),
+        lambda: boxes.to_8bit(np.array([[np.nan]])),
+        lambda: boxes.pairwise_iou(np.array([[5, 5, 1, 1]]), np.array([[0, 0, 9, 9]])),
+        lambda: boxes.pairwise_iou(np.array([[0, 0, 9, 9]]), np.array([[0.5, 0, 9, 9]])),
+    ],
+)
+def test_scores_and_boxes_out_of_range_are_refused(call):
+    with pytest.raises(ValueError, match="xpected"):
+        call()

@@ -61,7 +61,7 @@ def true_boxes(rng, height, width):
     return corners.reshape(count, 4)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     height=st.integers(1, 20),
     width=st.integers(1, 20),
@@ -84,7 +84,7 @@ def test_the_meter_equals_tracing_every_threshold(height, width, seed, dtype, co
             assert ious[number].tolist() == [traced[level] for level in levels], list(MAPS)[number % len(MAPS)]
 
 
-@pytest.mark.parametrize("kind", ["smooth", "blurred", "rings", "salt and pepper"])
+@pytest.mark.parametrize("kind", ["smooth", "rings", "salt and pepper"])
 @pytest.mark.parametrize("contours", ["all", "largest"])
 def test_large_maps_too(kind, contours):
     rng = np.random.default_rng(3)
@@ -132,7 +132,7 @@ import resource
 import numpy as np
 from wsolkit.metrics import BoxMeter
 meter, rng = BoxMeter(threshold_step=0.001), np.random.default_rng(0)
-maps, boxes = rng.random((500, 8, 8)), [np.array([[1, 1, 5, 5]])] * 500
+maps, boxes = rng.random((500, 4, 4)), [np.array([[1, 1, 3, 3]])] * 500
 for batch in range(102):
     if batch == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

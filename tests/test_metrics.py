@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wsolkit.metrics import BoxMeter, PixelMeter, in_top_k, threshold_range, top_k_loc
 
@@ -82,13 +84,17 @@ def test_batches_do_not_matter_and_reset_forgets():
 @pytest.mark.parametrize(
     ("maps", "boxes", "message"),
     [
-        (np.full((1, 4, 4), np.nan), [TRUE], r"NaN or outside \[0, 1\] \(first: map 0\)"),
+        (np.full((1, 4, 4), np.nan), [TRUE], r"with NaN .1 of 1 maps, first: map 0"),
         (np.full((1, 4, 4), 1.5), [TRUE], "outside"),
         (np.zeros((4, 4)), [TRUE], r"\(N, H, W\)"),
         (np.zeros((1, 4, 4), np.uint8), [TRUE], "float score maps"),
         (np.zeros((2, 4, 4)), [TRUE], "2 score maps and boxes of 1"),
         (np.zeros((1, 4, 4)), [np.zeros((0, 4), int)], "k >= 1"),
         (np.zeros((1, 4, 4)), [np.zeros((1, 4))], "integer array"),
+        (np.zeros((1, 40, 50)), [np.array([[49, 29, 20, 10]])], "49, 29, 20, 10 of image 0"),
+        (np.zeros((2, 20, 20)), [TRUE, np.array([[4, 6, 4, 6], [12, 15, 10, 18]])], "12, 15, 10, 18 of image 1"),
+        (np.zeros((1, 16, 13)), [TRUE], "13 wide and 16 high"),
+        (np.zeros((1, 20, 20)), [-TRUE[:, [2, 3, 0, 1]]], "inside its map"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_added(maps, boxes, message):
@@ -142,11 +148,46 @@ def test_pixel_meter_batches_and_reset():
     assert whole.compute()["pxap"] == before
 
 
-def test_pixel_meter_refuses_other_values():
+def test_pixel_meter_takes_bool_masks_and_refuses_other_values():
+    maps, masks = np.random.default_rng(0).random((2, 5, 5)), np.random.default_rng(1).random((2, 5, 5)) < 0.5
+    rates = []
+    for each in (masks, torch.from_numpy(masks), masks.astype(np.uint8)):
+        meter = PixelMeter()
+        meter.update(maps, each)
+        rates.append(meter.compute()["pxap"])
+    assert len(set(rates)) == 1
     with pytest.raises(ValueError, match="255"):
         PixelMeter().update(np.zeros((1, 2, 2)), np.full((1, 2, 2), 7))
-    with pytest.raises(ValueError, match="shape"):
-        PixelMeter().update(np.zeros((1, 2, 2)), np.zeros((1, 3, 3)))
+    for shape in ((1, 3, 3), (2, 2), (1, 1, 2, 2)):
+        with pytest.raises(ValueError, match="shape"):
+            PixelMeter().update(np.zeros((1, 2, 2)), np.zeros(shape))
+    meter.reset()
+    meter.update(maps, masks * 255)
+    with pytest.raises(ValueError, match="255 means ignored"):
+        meter.compute()
+
+
+@settings(max_examples=100, deadline=None)
+@given(corners=st.lists(st.integers(-3, 12), min_size=4, max_size=4))
+def test_boxes_are_taken_exactly_if_they_lie_in_the_map_and_its_border(corners):
+    x0, y0, x1, y1 = corners
+    meter = BoxMeter(threshold_step=0.5)
+    if 0 <= x0 <= x1 <= 9 and 0 <= y0 <= y1 <= 7:
+        assert meter.update(np.ones((1, 7, 9)), [np.array([corners])]).max() <= 1
+    else:
+        with pytest.raises(ValueError, match="image cat"):
+            meter.update(np.ones((1, 7, 9)), [np.array([corners])], ["cat"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_every_float_type_are_judged(dtype):
+    score = torch.from_numpy(blob()[None]).to(dtype).requires_grad_()
+    assert BoxMeter(threshold_step=0.5).update(score, [torch.from_numpy(TRUE)]).tolist() == [[1.0, 1.0]]
+    pixels = PixelMeter(0.5)
+    pixels.update(score, blob()[None] > 0)
+    assert pixels.compute()["pxap"] == 1
+    logits = torch.tensor([[0.0, 1.0]], dtype=dtype)
+    assert top_k_loc(torch.ones(1, dtype=dtype), logits, torch.tensor([1]), 1) == 1
 
 
 def test_in_top_k_and_top_k_loc_by_hand():
@@ -162,3 +203,29 @@ def test_in_top_k_and_top_k_loc_by_hand():
     ious = np.array([0.5, 0.9, 0.49])
     assert top_k_loc(ious, logits, labels, 1) == pytest.approx(1 / 3)
     assert top_k_loc(ious, logits, labels, 2) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [1, -1]}, "from 0 to 2, received -1"),
+        ({"labels": [3, 1]}, "received 3"),
+        ({"labels": [1]}, r"one integer label for each image"),
+        ({"labels": 1}, r"one integer label for each image"),
+        ({"labels": [1.0, 1.0]}, "of float64"),
+        ({"labels": [True, False]}, "of bool"),
+        ({"logits": np.zeros(3)}, r"logits \(N, K\)"),
+        ({"k": 0}, "k = 0"),
+        ({"k": 1.5}, "k = 1.5"),
+        ({"ious": np.array([[0.6], [0.4]])}, r"received shape \(2, 1\)"),
+        ({"ious": np.array([0.6])}, r"received shape \(1,\)"),
+        ({"ious": np.array([0.6, np.nan])}, "NaN"),
+        ({"ious": np.array([0.6, 40.0])}, "in .0, 1."),
+        ({"ious": np.zeros(0), "logits": np.zeros((0, 3)), "labels": np.zeros(0, int)}, "0 images"),
+    ],
+)
+def test_top_k_loc_refuses_what_does_not_fit(changes, message):
+    fitting = {"ious": np.array([0.6, 0.4]), "logits": np.eye(2, 3), "labels": [0, 1], "k": 1}
+    assert top_k_loc(**fitting) == 0.5
+    with pytest.raises(ValueError, match=message):
+        top_k_loc(**{**fitting, **changes})

@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ from typer.testing import CliRunner
 from tests import reference
 from wsolkit.cli import app
 from wsolkit.datasets import open_dataset, read_metadata, scale_boxes
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, WsolkitError
 from wsolkit.metrics import BoxMeter
-from wsolkit.metrics.score_maps import NAMED, check_folder, score_folder, write_maps, write_metadata
+from wsolkit.metrics.score_maps import NAMED, check_folder, score_folder, write_json, write_maps, write_metadata
 
 IMAGES = {"a/1.jpg": (100, 60), "a/2.jpg": (60, 90), "b/3.jpg": (80, 80), "b/4.jpg": (64, 48)}
 BOXES = {
@@ -114,11 +116,6 @@ def test_a_broken_map_is_named_and_nothing_is_scored(folders, reason, tmp_path):
     assert f"1 {reason}: b/3.jpg" in str(caught.value)
 
 
-def test_a_folder_of_maps_that_is_not_there_is_said(folders, tmp_path):
-    with pytest.raises(DataError, match="Score maps not found: .*gone is no folder"):
-        score_folder(tmp_path / "gone", read_metadata(folders[0]))
-
-
 def test_broken_maps_are_counted_by_kind(folders):
     metadata, maps = folders
     (maps / "a/1.jpg.npy").unlink()
@@ -131,16 +128,52 @@ def test_broken_maps_are_counted_by_kind(folders):
     assert check_folder(maps, read_metadata(metadata), threads=2) == str(caught.value)
 
 
-def test_a_whole_folder_has_nothing_to_complain_of(folders):
-    metadata, maps = folders
-    assert check_folder(maps, read_metadata(metadata)) == ""
-
-
 def test_a_pickled_map_is_not_run(folders):
     metadata, maps = folders
+    assert check_folder(maps, read_metadata(metadata)) == ""
     np.save(maps / "a/1.jpg.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="1 not a NumPy file: a/1.jpg"):
         score_folder(maps, read_metadata(metadata))
+    for judge in (score_folder, check_folder):
+        with pytest.raises(DataError, match="Score maps not found: .*gone is no folder"):
+            judge(maps / "gone", read_metadata(metadata))
+
+
+def test_damage_anywhere_in_a_file_is_named_or_harmless(folders):
+    """Seeded: bytes of the header changed, cut or added; the other maps are read all the same."""
+    metadata, maps = folders
+    path, split, rng = maps / "b/3.jpg.npy", read_metadata(metadata), np.random.default_rng(0)
+    (maps / "a/1.jpg.npy").unlink()
+    whole = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, 128, rng.integers(1, 6)):
+            damaged[place] = rng.integers(256)
+        cut = int(rng.choice([len(damaged), int(rng.integers(len(damaged)))]))
+        path.write_bytes(damaged[:cut])
+        said = check_folder(maps, split)
+        assert "1 missing: a/1.jpg" in said
+        assert said.count("\n  ") == 1 or ": b/3.jpg" in said
+
+
+@pytest.mark.parametrize("shape", ["(999999999, 999999999)", "(200000, 200000)"])
+def test_a_claimed_shape_allocates_nothing(folders, shape):
+    metadata, maps = folders
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (maps / "b/3.jpg.npy").write_bytes(start + bytes(64))
+    tracemalloc.start()
+    assert "1 not a NumPy file: b/3.jpg" in check_folder(maps, read_metadata(metadata))
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("target", ["", "folder"])
+def test_a_result_is_not_written_over_a_folder(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    with pytest.raises(WsolkitError, match="it is a folder"):
+        write_json({"n_images": 1}, Path(target))
 
 
 def test_an_empty_folder_lists_some_names_and_counts_the_rest(tmp_path):
@@ -185,10 +218,19 @@ def test_masks_give_pxap(tmp_path):
         "n_images": 2,
         "pxap": pytest.approx(expected, rel=1e-12),
     }
+    for name in truth:
+        cv2.imwrite(str(masks / f"{name}.m.png"), np.zeros((16, 24), np.uint8))
+    with pytest.raises(DataError, match=r"x.jpg.m.png, of image x.jpg.* 255 means ignored"):
+        score_folder(maps, read_metadata(metadata), masks)
 
 
-def test_weak_metadata_cannot_judge(folders):
+def test_metadata_that_cannot_judge_is_refused(folders):
     metadata, maps = folders
+    with pytest.raises(ValueError, match="image b/3.jpg is outside .0, 1."):
+        write_maps(maps, ["b/3.jpg"], [np.full((3, 3), 2.0)])
+    outside = replace(read_metadata(metadata), boxes={name: np.array([[90, 5, 10, 9]]) for name in IMAGES})
+    with pytest.raises(DataError, match="of image a/1.jpg is no box"):
+        score_folder(maps, outside)
     with pytest.raises(DataError, match="neither boxes nor masks"):
         score_folder(maps, read_metadata(metadata, localization=False))
 

@@ -8,9 +8,16 @@ scores 0.956. That is the benchmark, and every published number contains it.
 import cv2
 import numpy as np
 
+from wsolkit.metrics.checks import checked_maps
+
 
 def to_8bit(score_map: np.ndarray) -> np.ndarray:
-    """A score map (H, W) in [0, 1] as uint8, truncated as the benchmark does."""
+    """A score map (H, W), or several (N, H, W), in [0, 1] as uint8, truncated as in the benchmark.
+
+    Raises:
+        ValueError: for other shapes or types, or a score that is outside [0, 1] or NaN.
+    """
+    checked_maps(score_map if np.ndim(score_map) == 3 else score_map[None])
     return (score_map * 255).astype(np.uint8)
 
 
@@ -28,15 +35,15 @@ def cutoffs(image_8bit: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def largest_boxes(image_8bit: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
-    """The bounding box of the contour of largest area at each of several cut-offs, as MaxBoxAcc has it.
+    """The bounding box of the contour of largest area at each of several cut-offs, as in MaxBoxAcc.
 
     Args:
         image_8bit: (H, W) uint8.
         cutoffs: (T,) integers, 0 to 255; foreground is strictly above.
 
     Returns:
-        (T, 4) int64, right and bottom inside the image; the first of equal areas in OpenCV's order, and
-        ``0, 0, 0, 0`` where there is no contour.
+        (T, 4) int64, with right and bottom inside the image. Of equal areas the first in OpenCV's order counts; where
+        there is no contour the box is ``0, 0, 0, 0``.
     """
     height, width = image_8bit.shape
     boxes = np.array([_largest_rectangle(image_8bit > cutoff) for cutoff in cutoffs.tolist()], np.int64).reshape(-1, 4)
@@ -61,7 +68,13 @@ def pairwise_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Returns:
         (n, m) float64 in [0, 1].
+
+    Raises:
+        ValueError: if the boxes are not integers, or one of them is upside down.
     """
+    for boxes in (first, second):
+        if boxes.dtype.kind not in "iu" or not (boxes[:, :2] <= boxes[:, 2:]).all():
+            raise ValueError(f"Expected integer boxes x0 <= x1, y0 <= y1; received {boxes.tolist()} ({boxes.dtype}).")
     a, b = first[:, None].astype(np.int64), second[None].astype(np.int64)
     overlap = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1, 0, None).prod(-1)
     area_a, area_b = ((box[..., 2:] - box[..., :2] + 1).prod(-1) for box in (a, b))

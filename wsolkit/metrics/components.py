@@ -8,7 +8,7 @@ tree is built from leaf to root:
    of a basin above some level are connected at that level, since pointers only rise.
 2. *Edges.* Two neighbours in different basins join them at the lower of their two levels.
 3. *Sweep.* From the highest level down, pixels widen their component's box and edges merge components. The IoU of a
-   box is computed once, and holds from the level where the box came up to its next change.
+   box is computed once, and holds from the level where the box appears until its next change.
 
 Holes are components of the inverted map that do not touch the border. They are connected by edges alone, where the
 foreground is also connected by corners; and a hole's contour runs on the foreground around it, so that its box is one
@@ -26,13 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
+#: Number of values of an 8-bit map.
 LEVELS = 256
-"""Values of an 8-bit map."""
 
 _FRAME = -1  # level of the frame around a map, below every pixel
 _NO_BASIN = np.uint32(2**32 - 1)
-_UNKNOWN = -1  # since when a component's box holds, where it has none or it is just changing
-_OUTSIDE = -2  # the same of a component of the inverted map that touches the border, so that it is no hole
+_UNKNOWN = -1  # level since which a component's box holds: it has no box yet, or its box is changing
+_OUTSIDE = -2  # the same: a component of the inverted map that touches the border, so that it is no hole
 
 
 def best_ious(images: np.ndarray, boxes: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
@@ -41,7 +41,7 @@ def best_ious(images: np.ndarray, boxes: Sequence[np.ndarray], threads: int = 1)
     Args:
         images: (N, H, W) uint8.
         boxes: N arrays (k, 4) of integers, k >= 1: true boxes in pixels.
-        threads: maps worked on at once; the result does not depend on it.
+        threads: maps processed at the same time; the result does not depend on it.
 
     Returns:
         (N, 256) float64. Column c is for the foreground strictly above c, with the benchmark's conventions of boxes and

@@ -6,22 +6,26 @@ fractions in [0, 1].
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wsolkit.metrics import components
 from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
+from wsolkit.metrics.checks import Array, as_array, checked_boxes, checked_maps
 
+#: The contours whose boxes are judged: all of them, also those of holes (MaxBoxAccV2), or the one of largest area
+#: (MaxBoxAcc).
 Contours = Literal["all", "largest"]
-"""Whose boxes are judged: of all contours, holes' too (MaxBoxAccV2), or of that of largest area (MaxBoxAcc)."""
 
+#: The IoU thresholds delta of MaxBoxAccV2 (paper, Sec. 5.1).
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
-"""The IoU thresholds delta of MaxBoxAccV2 (paper, Sec. 5.1)."""
 
+#: The IoU threshold of GT-known Loc and Top-k Loc (paper, Sec. 5.1).
 GT_KNOWN_IOU = 0.5
-"""The IoU threshold of GT-known Loc and Top-k Loc (paper, Sec. 5.1)."""
 
 
 def threshold_range(step: float) -> np.ndarray:
@@ -41,14 +45,15 @@ class BoxMeter:
     With ``contours="largest"`` and an IoU threshold of 0.5, ``max_box_acc[0.5]`` is MaxBoxAcc. With ``"all"`` and
     IoU thresholds 0.3, 0.5 and 0.7, ``max_box_acc_v2`` is MaxBoxAccV2, and ``max_box_acc[0.5]`` is GT-known Loc.
 
-    ``"all"`` finds the boxes of all cut-offs in one pass (`wsolkit.metrics.components`); ``"largest"`` goes by the
-    contours' areas and traces them once a distinct cut-off. The meter keeps counts only, whatever the number of images.
+    ``"all"`` finds the boxes of all cut-offs in one pass (`wsolkit.metrics.components`). ``"largest"`` compares the
+    areas of the contours, and traces them once for each distinct foreground. The meter keeps only counts, however many
+    images it sees.
 
     Attributes:
-        hits: (T, I) right boxes at each threshold and IoU threshold, of the images seen.
-        images: how many those are.
-        thresholds: (T,) of score maps.
-        iou_thresholds: I of them.
+        hits: (T, I) images with a right box, at each score-map threshold and IoU threshold.
+        images: number of images seen.
+        thresholds: (T,) score-map thresholds.
+        iou_thresholds: the I IoU thresholds.
     """
 
     def __init__(
@@ -61,21 +66,22 @@ class BoxMeter:
         """Set the protocol.
 
         Args:
-            iou_thresholds: a box is right where its IoU with some true box is at least this.
-            threshold_step: step between score-map thresholds.
+            iou_thresholds: a box is right if its IoU with some true box is at least this; in (0, 1].
+            threshold_step: step between score-map thresholds, in (0, 1).
             contours: which contours give boxes.
-            threads: maps worked on at once; the result does not depend on it.
+            threads: maps processed at the same time; the result does not depend on it.
 
         Raises:
-            ValueError: for a value outside these.
+            ValueError: for a value out of range.
         """
+        iou_thresholds = tuple(iou_thresholds)
         if contours not in ("all", "largest"):
             raise ValueError(f"Unknown contour rule {contours!r}; expected 'all' or 'largest'.")
         if not iou_thresholds or not all(0 < d <= 1 for d in iou_thresholds):
             raise ValueError(f"Expected IoU thresholds in (0, 1], received {iou_thresholds!r}.")
         if threads < 1:
             raise ValueError(f"Expected at least one thread, received {threads!r}.")
-        self.iou_thresholds, self.contours, self.threads = tuple(iou_thresholds), contours, threads
+        self.iou_thresholds, self.contours, self.threads = iou_thresholds, contours, threads
         self.thresholds = threshold_range(threshold_step)
         self.reset()
 
@@ -84,24 +90,24 @@ class BoxMeter:
         self.hits = np.zeros((len(self.thresholds), len(self.iou_thresholds)), np.int64)
         self.images = 0
 
-    def update(self, score_maps: np.ndarray | Tensor, boxes: Sequence[np.ndarray]) -> np.ndarray:
+    def update(self, score_maps: Array, boxes: Sequence[Array], names: Sequence[str] | None = None) -> np.ndarray:
         """Add images.
 
         Args:
             score_maps: (N, H, W) in [0, 1].
-            boxes: N arrays (k, 4) of integers, the true boxes in pixels of the score map; k >= 1.
+            boxes: N arrays (k, 4) of integers with k >= 1, the true boxes as ``x0, y0, x1, y1`` in pixels of the score
+                map. A box may end at the border: ``0 <= x0 <= x1 <= W`` and ``0 <= y0 <= y1 <= H``.
+            names: what an error calls the images; None numbers them from 0.
 
         Returns:
             (N, T) float64: for each image and threshold the best IoU of any predicted with any true box.
 
         Raises:
-            ValueError: for a wrong shape, a score outside [0, 1] or NaN, or an image without a true box. Nothing of
-                the batch has been added then.
+            ValueError: for a wrong shape or type, a score outside [0, 1] or NaN, an image without a true box, or a box
+                that is upside down or outside its map. Nothing of the batch is added then.
         """
-        maps = _checked_maps(score_maps)
-        true_boxes = [_checked_boxes(each, index) for index, each in enumerate(boxes)]
-        if len(true_boxes) != len(maps):
-            raise ValueError(f"Received {len(maps)} score maps and boxes of {len(true_boxes)} images.")
+        maps = checked_maps(score_maps)
+        true_boxes = checked_boxes(boxes, maps.shape, names)
         images = to_8bit(maps)
         levels = np.array([cutoffs(image, self.thresholds) for image in images]).reshape(len(images), -1)
         if self.contours == "all":
@@ -118,8 +124,8 @@ class BoxMeter:
         """The rates over all images seen.
 
         Returns:
-            ``max_box_acc`` and ``best_threshold`` (dicts keyed by IoU threshold; the lowest of equally good
-            thresholds), ``max_box_acc_v2`` (their mean), ``curve`` (thresholds x IoU thresholds) and ``n_images``.
+            ``max_box_acc`` and ``best_threshold`` (dicts with IoU thresholds as keys; of equally good score-map
+            thresholds the lowest), ``max_box_acc_v2`` (the mean of ``max_box_acc``), ``curve`` (T, I) and ``n_images``.
 
         Raises:
             ValueError: if no image has been added.
@@ -128,13 +134,13 @@ class BoxMeter:
 
 
 def box_rates(hits: np.ndarray, images: int, thresholds: np.ndarray, iou_thresholds: Sequence[float]) -> dict:
-    """What `BoxMeter.compute` gives, from the number of right boxes.
+    """What `BoxMeter.compute` returns, from the number of right boxes.
 
     Args:
-        hits: (T, I), images whose box is right at each threshold and IoU threshold.
-        images: all images.
-        thresholds: (T,) of score maps.
-        iou_thresholds: I of them.
+        hits: (T, I) images with a right box, at each score-map threshold and IoU threshold.
+        images: number of all images.
+        thresholds: (T,) score-map thresholds.
+        iou_thresholds: the I IoU thresholds.
 
     Raises:
         ValueError: if there is no image.
@@ -154,7 +160,7 @@ def box_rates(hits: np.ndarray, images: int, thresholds: np.ndarray, iou_thresho
 
 
 def _largest_contour_ious(image: np.ndarray, boxes: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Best IoU of the box of the largest contour at each of some cut-offs."""
+    """Best IoU of the box of the largest contour, at each of several cut-offs."""
     # Cut-offs with no pixel value between them share their foreground, so each foreground is traced once.
     values = np.unique(image)
     _, first, which = np.unique(np.searchsorted(values, levels, side="right"), return_index=True, return_inverse=True)
@@ -183,52 +189,52 @@ class PixelMeter:
         self.foreground = np.zeros(len(self._edges) - 1, np.int64)
         self.background = np.zeros(len(self._edges) - 1, np.int64)
 
-    def update(self, score_maps: np.ndarray | Tensor, masks: np.ndarray | Tensor) -> None:
+    def update(self, score_maps: Array, masks: Array) -> None:
         """Add images.
 
         Args:
             score_maps: (N, H, W) in [0, 1].
-            masks: (N, H, W) integers: 1 foreground, 0 background, 255 ignored.
+            masks: (N, H, W) integers, 1 foreground, 0 background and 255 ignored, or bool.
 
         Raises:
-            ValueError: for a wrong shape or value. Nothing of the batch has been added then.
+            ValueError: for a wrong shape or value. Nothing of the batch is added then.
         """
-        maps, truth = _checked_maps(score_maps), np.asarray(masks)
+        maps, truth = checked_maps(score_maps), as_array(masks)
         if truth.shape != maps.shape:
-            raise ValueError(f"Received score maps of shape {maps.shape} and masks of shape {truth.shape}.")
-        if not np.isin(truth, (0, 1, 255)).all():
+            raise ValueError(f"Expected masks of the score maps' shape {maps.shape}, received {truth.shape}.")
+        inside, beside = truth == 1, truth == 0
+        if not (inside | beside | (truth == 255)).all():
             raise ValueError("Expected masks of 1 (foreground), 0 (background) and 255 (ignored) only.")
-        bins = self._bins(maps)
-        self.foreground += np.bincount(bins[truth == 1], minlength=len(self.foreground))
-        self.background += np.bincount(bins[truth == 0], minlength=len(self.background))
+        # The bin of each score is estimated by division, then corrected where rounding missed it by one.
+        bins = np.minimum((maps / self._edges[1]).astype(np.int64), len(self._edges) - 3)
+        bins -= maps < self._edges[bins]
+        bins += maps >= self._edges[bins + 1]
+        self.foreground += np.bincount(bins[inside], minlength=len(self.foreground))
+        self.background += np.bincount(bins[beside], minlength=len(self.background))
 
     def compute(self) -> dict:
         """The area over all images seen.
 
         Returns:
-            ``pxap``, and the ``precision`` and ``recall`` (bins,) it is made of, from high to low scores.
+            ``pxap``, and the ``precision`` and ``recall`` (bins,) it is computed from, from high to low scores.
 
         Raises:
             ValueError: if no foreground pixel has been added.
         """
         return pixel_rates(self.foreground, self.background)
 
-    def _bins(self, maps: np.ndarray) -> np.ndarray:
-        """The bin of each score: guessed by division, then put right where rounding missed by one."""
-        bins = np.minimum((maps / self._edges[1]).astype(np.int64), len(self._edges) - 3)
-        bins -= maps < self._edges[bins]
-        bins += maps >= self._edges[bins + 1]
-        return bins
-
 
 def pixel_rates(foreground: np.ndarray, background: np.ndarray) -> dict:
-    """What `PixelMeter.compute` gives, from the number of pixels in each score bin (bins,), from low to high scores.
+    """What `PixelMeter.compute` returns, from the number of pixels in each score bin (bins,), from low to high scores.
 
     Raises:
         ValueError: if there is no foreground pixel.
     """
     if not foreground.sum():
-        raise ValueError("No foreground pixel has been added to the meter; PxAP is not defined.")
+        raise ValueError(
+            "No mask has a foreground pixel, so PxAP is not defined. In a mask 1 is foreground, 0 background, and 255 "
+            "means ignored: masks of 0 and 255 must be divided by 255 first."
+        )
     true_positive, false_positive = foreground[::-1].cumsum(), background[::-1].cumsum()
     predicted = true_positive + false_positive
     precision = true_positive / np.maximum(predicted, 1)
@@ -236,60 +242,55 @@ def pixel_rates(foreground: np.ndarray, background: np.ndarray) -> dict:
     return {"pxap": float((precision[1:] * np.diff(recall)).sum()), "precision": precision, "recall": recall}
 
 
-def in_top_k(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -> np.ndarray:
+def in_top_k(logits: Array, labels: ArrayLike | Tensor, k: int) -> np.ndarray:
     """Whether each image's class is among the k highest logits.
 
     Args:
         logits: (N, K).
-        labels: (N,) class indices.
-        k: how many; with k >= K every image counts.
+        labels: (N,) class indices from 0 to K - 1.
+        k: how many, at least 1; with k >= K every image counts.
 
     Returns:
         (N,) bool. Of equal logits the class of lower index is ahead, as in ``argmax``.
 
     Raises:
-        ValueError: for a NaN among the logits.
+        ValueError: for other shapes, a label that is no class index, k < 1, or a NaN among the logits.
     """
-    scores, truth = np.asarray(logits), np.asarray(labels)[:, None]
+    scores, truth = as_array(logits), as_array(labels)
+    if scores.ndim != 2 or truth.shape != scores.shape[:1] or truth.dtype.kind not in "iu":
+        received = f"{scores.shape} and {truth.shape} of {truth.dtype}"
+        raise ValueError(f"Expected logits (N, K) and one integer label for each image (N,), received {received}.")
+    if not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"k = {k!r}: expected a whole number, at least 1.")
+    if not ((truth >= 0) & (truth < scores.shape[1])).all():
+        wrong = truth[(truth < 0) | (truth >= scores.shape[1])]
+        raise ValueError(f"Expected labels from 0 to {scores.shape[1] - 1}, received {wrong[0]}.")
     if np.isnan(scores).any():
         raise ValueError("NaN among the logits.")
-    own = np.take_along_axis(scores, truth, 1)
+    truth = truth[:, None]
+    own = np.take_along_axis(scores, truth.astype(np.int64), 1)
     ahead = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < truth))
     return ahead.sum(1) < k
 
 
-def top_k_loc(ious: np.ndarray, logits: np.ndarray | Tensor, labels: np.ndarray | Tensor, k: int) -> float:
+def top_k_loc(ious: ArrayLike | Tensor, logits: Array, labels: ArrayLike | Tensor, k: int) -> float:
     """Top-k Loc: the box has IoU >= 0.5 and the class is among the k highest logits (paper, Sec. 5.1).
 
     Args:
         ious: (N,) IoU of each image at the GT-known threshold.
         logits: (N, K).
-        labels: (N,) class indices.
-        k: 1 or 5 in the paper.
+        labels: (N,) class indices from 0 to K - 1.
+        k: at least 1; 1 or 5 in the paper.
 
     Returns:
         The share of images, in [0, 1].
+
+    Raises:
+        ValueError: for what `in_top_k` refuses, other shapes, IoUs outside [0, 1] or NaN, or no image at all.
     """
-    return float(((np.asarray(ious) >= GT_KNOWN_IOU) & in_top_k(logits, labels, k)).mean())
-
-
-def _checked_maps(score_maps: np.ndarray | Tensor) -> np.ndarray:
-    maps = np.asarray(score_maps)
-    if maps.ndim != 3 or maps.dtype.kind != "f" or 0 in maps.shape[1:]:
-        raise ValueError(f"Expected float score maps of shape (N, H, W), received {maps.dtype} {maps.shape}.")
-    # A NaN becomes both minimum and maximum of its map, and fails every comparison.
-    good = (maps.min((1, 2)) >= 0) & (maps.max((1, 2)) <= 1)
-    if not good.all():
-        bad = np.flatnonzero(~good)
-        raise ValueError(f"Scores of {len(bad)} of {len(maps)} maps are NaN or outside [0, 1] (first: map {bad[0]}).")
-    return maps
-
-
-def _checked_boxes(boxes: np.ndarray, index: int) -> np.ndarray:
-    array = np.asarray(boxes)
-    if array.ndim != 2 or array.shape[1] != 4 or len(array) == 0 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"Expected the true boxes of image {index} as a (k, 4) integer array with k >= 1, "
-            f"received {array.dtype} {array.shape}."
-        )
-    return array
+    found, classified = as_array(ious), in_top_k(logits, labels, k)
+    if found.shape != classified.shape or not found.size:
+        raise ValueError(f"Expected one IoU for each of {len(classified)} images, received shape {found.shape}.")
+    if not ((found >= 0) & (found <= 1)).all():
+        raise ValueError("Expected IoUs in [0, 1], received others or NaN.")
+    return float(((found >= GT_KNOWN_IOU) & classified).mean())

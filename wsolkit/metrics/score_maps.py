@@ -6,7 +6,7 @@ is the benchmark's (see `wsolkit.datasets.read_metadata`).
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 
 from wsolkit.datasets import Metadata, WsolDataset, read_mask, scale_boxes
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, WsolkitError
+from wsolkit.metrics.checks import as_array, map_fault
 from wsolkit.metrics.meters import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
 from wsolkit.system.progress import progress
 from wsolkit.system.writing import atomic_file, writable_folder
 
+#: The entries of a result that go into a JSON file.
 JSON_KEYS = ("contours", "threshold_step", "n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")
-"""What of a result goes into a JSON file."""
 
+#: Maps held in memory at the same time.
 CHUNK = 128
-"""Maps held in memory at once."""
 
-MISSING = "missing"
-"""What is wrong with a map that is not there."""
-
+#: Broken maps of one kind that an error lists by name; the others are counted.
 NAMED = 20
-"""Broken maps of one kind that an error lists by name; it counts the rest."""
+
+MISSING, NOT_NUMPY = "missing", "not a NumPy file"
 
 
 def score_folder(
@@ -43,13 +43,13 @@ def score_folder(
     """Judge the score maps of a split.
 
     Args:
-        folder: where the maps are, each under its image's id.
+        folder: the folder of the maps, each named after its image's id.
         metadata: the split, with boxes and sizes, or with masks. Boxes are scaled from the stated size of the image to
             the size of its map; masks are resized to it.
-        mask_root: folder of the masks, where the metadata has masks.
+        mask_root: folder of the masks, if the metadata has masks.
         threshold_step: step between score-map thresholds.
         contours: which contours give boxes.
-        threads: maps read and judged at once; the result does not depend on it.
+        threads: maps read and judged at the same time; the result does not depend on it.
 
     Returns:
         ``n_images``, ``threshold_step`` and, with boxes, ``contours``, ``max_box_acc`` and ``best_threshold`` by IoU
@@ -57,47 +57,60 @@ def score_folder(
         (thresholds x IoU thresholds); with masks ``pxap``, ``precision`` and ``recall``. Fractions.
 
     Raises:
-        DataError: naming and counting the maps that are missing, unreadable, not two-dimensional, not of a float type,
-            outside [0, 1] or not a number, if there is any: a broken map is not judged as if it were blank. Also for
-            metadata without either boxes or masks, and for masks without ``mask_root``.
+        DataError: if any map is missing, unreadable, not two-dimensional, not of a float type, outside [0, 1] or holds
+            NaN; the error names and counts them. A broken map is never judged as if it were blank. Also if the metadata
+            has neither boxes nor masks, a box is outside its image, no mask has a foreground pixel, or ``mask_root`` is
+            not given.
     """
-    if not folder.is_dir():
-        raise DataError(f"Score maps not found: {folder} is no folder. Name the one that holds <image_id>.npy.")
     truth = _annotation(metadata, mask_root)
-    boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads) if metadata.masks is None else None
+    boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads)
     pixels = PixelMeter(threshold_step)
     broken: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids, found in _chunks(folder, metadata.image_ids, pool):
-            read = _sort_out(broken, ids, found)
-            if broken:
-                continue  # nothing will be scored; only the list of broken maps is still to be completed
-            for shape, numbers in _by_shape(read).items():
-                maps, chosen = np.stack([read[number] for number in numbers]), [ids[number] for number in numbers]
-                if boxes:
-                    boxes.update(maps, [truth(image_id, shape) for image_id in chosen])
-                else:
-                    masks = pool.map(lambda image_id, shape=shape: truth(image_id, shape), chosen)
-                    pixels.update(maps, np.stack(list(masks)))
+        for maps in _read_all(folder, metadata.image_ids, broken, pool):
+            groups: dict[tuple, list[str]] = defaultdict(list)
+            for image_id, score in maps.items() if not broken else ():  # once a map is broken, the others are only read
+                groups[(*score.shape, score.dtype)].append(image_id)
+            for (height, width, _), ids in groups.items():
+                found = list(pool.map(truth, ids, [(height, width)] * len(ids)))
+                scores = np.stack([maps[image_id] for image_id in ids])
+                if metadata.masks is not None:
+                    pixels.update(scores, np.stack(found))
+                    continue
+                try:
+                    boxes.update(scores, found, ids)
+                except ValueError as error:
+                    raise DataError(f"localization.txt: {error}") from error
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
-    asked = {"contours": contours} if boxes else {}
     counted = {"threshold_step": threshold_step, "n_images": len(metadata.image_ids)}
-    return asked | counted | (boxes or pixels).compute()
+    if metadata.masks is None:
+        return {"contours": contours} | counted | boxes.compute()
+    if not pixels.foreground.any():
+        image_id, (files, _) = next(iter(metadata.masks.items()))
+        raise DataError(
+            f"No mask under {mask_root} has a foreground pixel, so PxAP is not defined. The first is "
+            f"{', '.join(map(str, files))}, of image {image_id}. What is not black is foreground; in arrays 1 is, and "
+            "255 means ignored."
+        )
+    return counted | pixels.compute()
 
 
 def check_folder(folder: Path, metadata: Metadata, threads: int = 1) -> str:
-    """What is wrong with the maps of a folder, in words; empty where all of them can be judged.
+    """What is wrong with the maps of a folder, in words; empty if all of them can be judged.
 
     Args:
-        folder: where the maps are.
+        folder: the folder of the maps.
         metadata: the split.
-        threads: maps read at once.
+        threads: maps read at the same time.
+
+    Raises:
+        DataError: if there is no such folder.
     """
     broken: dict[str, list[str]] = defaultdict(list)
     with ThreadPoolExecutor(threads) as pool:
-        for ids, found in _chunks(folder, metadata.image_ids, pool):
-            _sort_out(broken, ids, found)
+        for _ in _read_all(folder, metadata.image_ids, broken, pool):
+            pass
     return _complaint(broken, len(metadata.image_ids), folder) if broken else ""
 
 
@@ -105,11 +118,16 @@ def write_maps(folder: Path, image_ids: Sequence[str], maps: Sequence[np.ndarray
     """Write score maps as `score_folder`, and the benchmark, read them.
 
     Args:
-        folder: made if it is not there.
-        image_ids: an id each; parts before a slash become folders.
+        folder: created if it does not exist.
+        image_ids: the id of each image; parts before a slash become folders.
         maps: (H, W) float each, in [0, 1].
+
+    Raises:
+        ValueError: for a map that `score_folder` would refuse; the maps before it are written.
     """
-    for image_id, score in zip(image_ids, maps, strict=True):
+    for image_id, score in zip(image_ids, map(as_array, maps), strict=True):
+        if fault := map_fault(score):
+            raise ValueError(f"The score map of image {image_id} is {fault}: expected float (height, width) in [0, 1].")
         path = folder / f"{image_id}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial, partial.open("wb") as file:
@@ -117,12 +135,12 @@ def write_maps(folder: Path, image_ids: Sequence[str], maps: Sequence[np.ndarray
 
 
 def write_metadata(folder: Path, data: WsolDataset, numbers: Sequence[int]) -> None:
-    """Describe some images with boxes as the benchmark's metadata folder does, at the size that the data set gives.
+    """Describe some images with boxes as the benchmark's metadata folder does, at the data set's size.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         data: images with boxes.
-        numbers: which images.
+        numbers: indices of the images.
     """
     samples = [data[number] for number in numbers]
     boxes = [(sample.image_id, *box) for sample in samples for box in sample.boxes.tolist()]
@@ -141,8 +159,10 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
     """Write a result of `score_folder` as JSON, without its curves.
 
     Raises:
-        WsolkitError: if the folder cannot be written.
+        WsolkitError: if the path is a folder or empty, or its folder cannot be written.
     """
+    if path.is_dir():
+        raise WsolkitError(f"Cannot write the result to {str(path)!r}: it is a folder. Name a file, e.g. result.json.")
     writable_folder(path.parent)
     with atomic_file(path) as partial:
         partial.write_text(json.dumps({key: result[key] for key in JSON_KEYS if key in result}, indent=2) + "\n")
@@ -162,82 +182,54 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"{mean:28} {result['max_box_acc_v2']:8.2%}"])
 
 
-def _chunks(
-    folder: Path, image_ids: Sequence[str], pool: Executor
-) -> Iterator[tuple[Sequence[str], list[np.ndarray | str]]]:
-    """Ids, a chunk at a time, with what `_read` finds for them."""
+def _read_all(folder: Path, image_ids: Sequence[str], broken: dict[str, list[str]], pool: Executor) -> Iterator[dict]:
+    """Maps by image id, a chunk at a time; ids whose map cannot be judged are added to ``broken``, by what is wrong."""
+    if not folder.is_dir():
+        raise DataError(f"Score maps not found: {folder} is no folder. Name the one that holds <image_id>.npy.")
     with progress(title="score maps", total=len(image_ids), unit="map") as bar:
         for start in range(0, len(image_ids), CHUNK):
             ids = image_ids[start : start + CHUNK]
-            yield ids, list(pool.map(lambda image_id: _read(folder / f"{image_id}.npy"), ids))
+            maps = {}
+            for image_id, found in zip(ids, pool.map(lambda each: _read(folder / f"{each}.npy"), ids), strict=True):
+                if isinstance(found, str):
+                    broken[found].append(image_id)
+                else:
+                    maps[image_id] = found
+            yield maps
             bar.update(len(ids))
 
 
 def _read(path: Path) -> np.ndarray | str:
     """A score map, or what is wrong with it."""
     try:
-        found = np.load(path, allow_pickle=False)
+        # A memory map is refused if the file is shorter than its header claims, before anything is allocated.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return MISSING
-    except (OSError, ValueError, EOFError, MemoryError):
-        return "not a NumPy file"
+    except Exception:  # a damaged header fails in whatever part of Python's parser it happens to reach
+        return NOT_NUMPY
     if not isinstance(found, np.ndarray):
-        return "not a NumPy file"
-    if found.dtype.kind != "f":
-        return f"of type {found.dtype}, not float"
-    if found.ndim != 2 or not found.size:
-        return f"of shape {found.shape}, not (height, width)"
-    if np.isnan(found).any():
-        return "with NaN"
-    if found.min() < 0 or found.max() > 1:
-        return "outside [0, 1]"
-    return found
+        found.close()
+        return NOT_NUMPY
+    return map_fault(found) or np.array(found)
 
 
-def _sort_out(broken: dict[str, list[str]], ids: Sequence[str], read: Iterable[np.ndarray | str]) -> list[np.ndarray]:
-    """Add what cannot be judged to the lists of broken maps, by what is wrong; the others are returned."""
-    whole = []
-    for image_id, found in zip(ids, read, strict=True):
-        if isinstance(found, str):
-            broken[found].append(image_id)
-        else:
-            whole.append(found)
-    return whole
-
-
-def _by_shape(maps: Sequence[np.ndarray]) -> Mapping[tuple[int, int, np.dtype], list[int]]:
-    groups = defaultdict(list)
-    for number, score in enumerate(maps):
-        groups[(*score.shape, score.dtype)].append(number)
-    return groups
-
-
-def _annotation(metadata: Metadata, mask_root: Path | None) -> Callable[[str, tuple], np.ndarray]:
-    """What gives the mask, or else the boxes, of an image by its id, for a map of some shape.
+def _annotation(metadata: Metadata, mask_root: Path | None) -> Callable[[str, tuple[int, int]], np.ndarray]:
+    """A function that returns the mask, or else the boxes, of an image for a map of some height and width.
 
     Raises:
-        DataError: if there is no annotation, or something is missing that it needs.
+        DataError: if there is no annotation, or something that it needs is missing.
     """
     masks, boxes, sizes = metadata.masks, metadata.boxes, metadata.sizes
     if masks is not None:
         if mask_root is None:
             raise DataError("localization.txt names masks; give the folder that they are in (--mask-root DIR).")
-        return lambda image_id, shape: read_mask(mask_root, *masks[image_id], shape[:2])
+        return lambda image_id, shape: read_mask(mask_root, *masks[image_id], shape)
     if boxes is None:
         raise DataError("This metadata has neither boxes nor masks; give that of train-fullsup or test (val/, test/).")
     if sizes is None:
-        raise DataError("This metadata has boxes and no sizes of the images; give image_sizes.txt beside them.")
-    return lambda image_id, shape: scale_boxes(boxes[image_id], *sizes[image_id], shape[:2])
-
-
-def _near(folder: Path, missing: Sequence[str]) -> tuple[str, str] | None:
-    """A missing image, and a file that may be its map under another name."""
-    for image_id in missing[:NAMED]:
-        path = Path(image_id)
-        for name in (str(path.with_suffix(".npy")), f"{path.name}.npy", f"{path.stem}.npy"):
-            if (folder / name).is_file():
-                return image_id, name
-    return None
+        raise DataError("This metadata has boxes but no image sizes; give image_sizes.txt beside them.")
+    return lambda image_id, shape: scale_boxes(boxes[image_id], *sizes[image_id], shape)
 
 
 def _complaint(broken: Mapping[str, Sequence[str]], total: int, folder: Path) -> str:
@@ -246,7 +238,11 @@ def _complaint(broken: Mapping[str, Sequence[str]], total: int, folder: Path) ->
     for reason, names in sorted(broken.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         lines.append(f"  {len(names)} {reason}: {', '.join(names[:NAMED])}{more}")
-    if near := _near(folder, broken.get(MISSING, ())):
-        lines.append(f"There is {near[1]}; the file of image {near[0]} is {near[0]}.npy.")
-    lines.append("Expected <image_id>.npy for every line of image_ids.txt: a float array (height, width) in [0, 1].")
-    return "\n".join(lines)
+    likely = [
+        f"There is {name}; the file of image {image_id} is {image_id}.npy."
+        for image_id, path in ((each, Path(each)) for each in broken.get(MISSING, ())[:NAMED])
+        for name in (str(path.with_suffix(".npy")), f"{path.name}.npy", f"{path.stem}.npy")
+        if (folder / name).is_file()
+    ]
+    expected = "Expected <image_id>.npy for every line of image_ids.txt: a float array (height, width) in [0, 1]."
+    return "\n".join([*lines, *likely[:1], expected])

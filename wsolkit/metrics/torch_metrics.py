@@ -1,73 +1,92 @@
-"""The meters as metrics of torchmetrics: synchronised over processes, and taken by whatever takes those.
+"""The meters as metrics of torchmetrics: synchronised over processes, and usable wherever such metrics are.
 
 The meters themselves are not built on ``torchmetrics.Metric``, since they judge on the CPU and count with NumPy, and
-most who use them need nothing of it. Here its states are the meters' counts, which add up over processes.
+most of their users need nothing of it. The states of a metric are its meter's counts, which add up over processes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from wsolkit.metrics.checks import Array
 from wsolkit.metrics.meters import BoxMeter, PixelMeter, box_rates, pixel_rates
 
 
-class BoxMetric(Metric):
-    """`wsolkit.metrics.meters.BoxMeter` as a metric; arguments are the meter's."""
+class _MeterMetric(Metric):
+    """A meter's counts as the states of a metric."""
 
     full_state_update = False
     higher_is_better = True
+    counts: ClassVar[tuple[str, ...]]
+
+    def __init__(self, meter: BoxMeter | PixelMeter):
+        super().__init__()
+        self._meter: Any = meter
+        for name in self.counts:
+            self.add_state(name, torch.tensor(getattr(meter, name)), dist_reduce_fx="sum")
+
+    def forward(self, *args: Any, **options: Any) -> dict[str, Tensor]:
+        """Add a batch and return its own rates.
+
+        Raises:
+            ValueError: as in ``update``, or where a batch alone has no rates. Nothing is added then, and the images
+                before it are kept, which torchmetrics itself would drop.
+        """
+        before = dict(self.__dict__)  # torchmetrics replaces its states while it judges a batch, and keeps the tensors
+        try:
+            return super().forward(*args, **options)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+
+    def _add(self, score_maps: Array, truth: Any) -> None:
+        self._meter.reset()
+        self._meter.update(score_maps, truth)
+        for name in self.counts:
+            state = getattr(self, name)
+            state += torch.as_tensor(getattr(self._meter, name), device=state.device)
+
+
+class BoxMetric(_MeterMetric):
+    """`wsolkit.metrics.meters.BoxMeter` as a metric; arguments are the meter's."""
+
+    counts = ("hits", "images")
     hits: Tensor
     images: Tensor
 
     def __init__(self, *args: Any, **options: Any):
         """Set the protocol."""
-        super().__init__()
-        self._meter = BoxMeter(*args, **options)
-        self.add_state("hits", torch.from_numpy(self._meter.hits.copy()), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(BoxMeter(*args, **options))
 
-    def update(self, score_maps: Tensor, boxes: Sequence[np.ndarray]) -> None:
+    def update(self, score_maps: Array, boxes: Sequence[Array]) -> None:
         """Add images, as the meter does."""
-        self._meter.reset()
-        self._meter.update(score_maps.detach().cpu(), boxes)
-        self.hits += torch.from_numpy(self._meter.hits).to(self.hits.device)
-        self.images += self._meter.images
+        self._add(score_maps, boxes)
 
     def compute(self) -> dict[str, Tensor]:
         """``max_box_acc_<delta>`` at each IoU threshold, and ``max_box_acc_v2``, their mean."""
         meter = self._meter
         rates = box_rates(self.hits.cpu().numpy(), int(self.images), meter.thresholds, meter.iou_thresholds)
-        found = {f"max_box_acc_{delta}": value for delta, value in rates["max_box_acc"].items()}
-        return {
-            name: torch.tensor(value) for name, value in {**found, "max_box_acc_v2": rates["max_box_acc_v2"]}.items()
-        }
+        found = {f"max_box_acc_{delta}": torch.tensor(value) for delta, value in rates["max_box_acc"].items()}
+        return {**found, "max_box_acc_v2": torch.tensor(rates["max_box_acc_v2"])}
 
 
-class PixelMetric(Metric):
+class PixelMetric(_MeterMetric):
     """`wsolkit.metrics.meters.PixelMeter` as a metric; arguments are the meter's."""
 
-    full_state_update = False
-    higher_is_better = True
+    counts = ("foreground", "background")
     foreground: Tensor
     background: Tensor
 
     def __init__(self, *args: Any, **options: Any):
         """Set the protocol."""
-        super().__init__()
-        self._meter = PixelMeter(*args, **options)
-        for name in ("foreground", "background"):
-            self.add_state(name, torch.from_numpy(getattr(self._meter, name).copy()), dist_reduce_fx="sum")
+        super().__init__(PixelMeter(*args, **options))
 
-    def update(self, score_maps: Tensor, masks: Tensor) -> None:
+    def update(self, score_maps: Array, masks: Array) -> None:
         """Add images, as the meter does."""
-        self._meter.reset()
-        self._meter.update(score_maps.detach().cpu(), masks.cpu())
-        self.foreground += torch.from_numpy(self._meter.foreground).to(self.foreground.device)
-        self.background += torch.from_numpy(self._meter.background).to(self.background.device)
+        self._add(score_maps, masks)
 
     def compute(self) -> dict[str, Tensor]:
         """``pxap``."""
