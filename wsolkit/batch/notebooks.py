@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
-from wsolkit.study.study import PROFILE_VARIABLE, chosen_profile
+from wsolkit.study.study import chosen_profile
 from wsolkit.system import folders
 from wsolkit.system.registry import explain
 
@@ -232,4 +232,4 @@ def variables(profile: str) -> dict[str, str]:
         "WSOLKIT_OUT": folders.figures_root(),
         "WSOLKIT_WEIGHTS": folders.weights_root().resolve(),
     }
-    return {name: str(path) for name, path in paths.items()} | {PROFILE_VARIABLE: profile}
+    return {name: str(path) for name, path in paths.items()} | {"WSOLKIT_PROFILE": profile}
