@@ -214,7 +214,8 @@ def score_map(
     raw = maps.detach().cpu().double()
     wide = F.interpolate(raw[:, None], (int(sides[0]), int(sides[1])), mode="bicubic", align_corners=False)[:, 0]
     options = {} if percentile is None else {"percentile": percentile}
-    return _NORMALISATIONS[normalisation](_without_noise(wide, raw), **options)
+    settled = _settled(wide, raw, normalisation in ("pas", "ivr"))
+    return _NORMALISATIONS[normalisation](settled, **options)
 
 
 _NORMALISATIONS: Mapping[str, Callable[..., Tensor]] = {
@@ -235,17 +236,19 @@ def require_share(name: str, value: float) -> None:
         raise ValueError(f"{name} = {value!r}: expected a share in [0, 1].")
 
 
-def _without_noise(wide: Tensor, raw: Tensor) -> Tensor:
-    """Resized maps whose cells are exactly the lowest or highest raw value where they differ from it by rounding only.
+def _settled(wide: Tensor, raw: Tensor, percentiles: bool) -> Tensor:
+    """Resized maps (B, h, w) without the noise of resizing, where a normalisation would stretch it to [0, 1].
 
-    The weights of the interpolation do not add up to 1 exactly, and normalising a constant map, or one that is constant
-    outside a percentile, would stretch that difference to [0, 1].
+    The weights of the interpolation do not add up to 1 exactly. So a constant map is decided before resizing; and for a
+    normalisation by percentiles, cells that differ from the lowest or highest raw value by rounding only are that
+    value. All other maps stay as the benchmark has them, to the last bit.
     """
+    low, high = raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)
     type_ = torch.finfo(raw.dtype)
     noise = 64 * type_.eps * raw.abs().amax((1, 2), keepdim=True).clamp(min=type_.tiny)
-    for value in (raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)):
+    for value in (low, high) if percentiles else ():
         wide = torch.where((wide - value).abs() <= noise, value, wide)
-    return wide
+    return torch.where(low == high, high, wide)
 
 
 def _percentile(maps: Tensor, share: float) -> Tensor:
@@ -262,6 +265,7 @@ def _percentile(maps: Tensor, share: float) -> Tensor:
 
 def _rows(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """The class weight (B, C) of each image."""
+    target = torch.as_tensor(target, device=features.device)
     if target.shape != features.shape[:1] or target.dtype == torch.bool or target.is_floating_point():
         received = f"{tuple(target.shape)} of {target.dtype}"
         raise ValueError(f"Expected one class index for each of {len(features)} images, received {received}.")
