@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -198,12 +200,72 @@ def test_damaged_and_foreign_weights_are_named(reference, tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "part.pth").read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cut short"):
         models.load_imagenet_weights(model, tmp_path / "cut.pth")
-    for name, content in (("empty.pth", b""), ("page.pth", b"<html>Not found</html>"), ("empty.safetensors", b"")):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=f"{name} is not a file of weights"):
-            models.load_imagenet_weights(model, tmp_path / name)
     with pytest.raises(CheckpointError, match="has no ImageNet weights"):
         models.load_imagenet_weights(models.build("mini_vgg", 3))
+
+
+NOT_WEIGHTS = {
+    "empty.pth": (b"", "empty"),
+    "empty.safetensors": (b"", "empty"),
+    "header.safetensors": (b'\x10\0\0\0\0\0\0\0{"a":1}xxxxxxxxx', "damaged"),
+    "page.pth": (b"<html>Not found</html>", "a web page"),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    "keras.h5": (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5"),
+    "cut.pt": (b"PK\x03\x04" + bytes(90), "cut short"),
+    "text.pth": (b"c" * 90, "not a file of weights"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_WEIGHTS)
+def test_what_is_no_file_of_weights_is_named_in_a_sentence(tmp_path, name):
+    content, what = NOT_WEIGHTS[name]
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, what)
+
+
+def refused(path: Path, what: str) -> None:
+    with pytest.raises(CheckpointError, match=what) as error:
+        models.read_state_dict(path)
+    assert str(path) in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_archives_pipes_folders_and_whole_models_are_named(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    layer = torch.nn.Linear(2, 2)
+    torch.jit.script(layer).save(tmp_path / "script.pt")
+    os.mkfifo(tmp_path / "pipe.pth")
+    torch.save(layer, tmp_path / "whole.pth")
+    torch.save({"model": layer.state_dict(), "best": np.float64(1)}, tmp_path / "old.pth", **LEGACY)
+    expected = {"x.npz": "NumPy", "x.npy": "NumPy", "script.pt": "TorchScript", "pipe.pth": "not a regular file"}
+    whole = r"besides tensors .*torch.save\(model.state_dict\(\), PATH\)"
+    for name, what in {
+        **expected,
+        "": "is a folder",
+        "gone": "not exist",
+        "whole.pth": whole,
+        "old.pth": whole,
+    }.items():
+        refused(tmp_path / name, what)
+
+
+LEGACY = {"_use_new_zipfile_serialization": False}
+
+
+@pytest.mark.parametrize("options", [{}, LEGACY])
+def test_a_checkpoint_in_either_format_gives_the_models_weights(tmp_path, options):
+    weights = {"fc.weight": torch.ones(2, 2), "fc.bias": torch.zeros(2)}
+    others = {"ema": {**weights, "more": torch.zeros(1)}, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}}
+    torch.save({**others, "epoch": 3, "model": {"state_dict": weights}}, tmp_path / "x.pth", **options)
+    assert models.read_state_dict(tmp_path / "x.pth").keys() == weights.keys()
+    endless: dict = {}
+    endless["again"] = endless
+    for content in (endless, [1], {}, {"state_dict": {}}, torch.zeros(3)):
+        torch.save(content, tmp_path / "none.pth", **options)
+        refused(tmp_path / "none.pth", "no tensors by name")
 
 
 def test_an_unknown_backbone_is_named_with_the_nearest():

@@ -157,7 +157,7 @@ def describe(store: RunStore, folder: Path) -> str:
         rates = {name: f"{value:6.2f}" for name, value in _rates(run).items()}
         blocks["CAM on the test split: percent, and best thresholds in [0, 1]"] = rates
         try:
-            info = pd.json_normalize(run.info()).iloc[0]
+            info = pd.json_normalize({**run.info(), "code": None}).iloc[0].dropna()  # hashes are for programs
             blocks["How it was made; epochs, seconds and images/s of the last attempt"] = info.to_dict()
         except DAMAGED as error:
             blocks[f"{DONE} cannot be read"] = {type(error).__name__: error}
@@ -219,7 +219,7 @@ def problems(store: RunStore, folder: Path) -> Iterator[str]:
 def garbage(store: RunStore) -> list[Garbage]:
     """What could be removed without any run being trained again; folders of runs always stay."""
     resume = [
-        f.parent / name for f in store.root.glob(f"*/{DONE}") for name in (checkpoints.LAST, checkpoints.PREVIOUS)
+        path.parent / name for path in store.root.glob(f"*/{DONE}") for name in (checkpoints.LAST, checkpoints.PREVIOUS)
     ]
     partial = [*store.root.glob(f"*/.*{PARTIAL}"), *store.root.glob(f"{warm_stages.FOLDER}/.*")]
     found: dict[str, Iterable[Path]] = {

@@ -51,7 +51,8 @@ def localize(
         str | None, typer.Option(help="Of a state dict: torchvision's or the kit's (default: resnet50).")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Pictures become squares of this side (default: the run's, or 224).")
+        int | None,
+        typer.Option(min=16, max=4096, help="Pictures become squares of this side (default: the run's, or 224)."),
     ] = None,
     kind: Annotated[Literal["cam", "norm", "similarity"], typer.Option(help="The map that gives the box.")] = "cam",
     threshold: Annotated[

@@ -173,7 +173,7 @@ def _fits(name: str, others: Sequence[str], state: Mapping[str, Tensor]) -> Iter
     if name in models.names():
         builders.append(lambda classes: models.build(name, classes))
     if name in others:
-        builders.append(lambda classes: get_model(name, weights=None, num_classes=classes))
+        builders.append(lambda classes: _quietly(get_model, name, weights=None, num_classes=classes))
     for build in builders:
         shapes = _shapes(build)
         heads, first = [key for key, shape in shapes.items() if PROBE in shape[:1]], next(iter(shapes))
@@ -189,15 +189,20 @@ def _fits(name: str, others: Sequence[str], state: Mapping[str, Tensor]) -> Iter
             yield _Fit(build, classes, prefix, given, {what: keys for what, keys in found.items() if keys})
 
 
+def _quietly(make: Callable[..., nn.Module], *args: object, **kwargs: object) -> nn.Module:
+    """A model without torchvision's warnings about initial values, which nobody uses here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(*args, **kwargs)
+
+
 def _shapes(build: Callable[[int], nn.Module]) -> dict[str, torch.Size]:
     """Names and shapes of a model's tensors, with :data:`PROBE` classes; without memory for them if possible."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about initial values that nobody uses
-        try:
-            with _WithoutMemory():
-                model = build(PROBE)
-        except Exception:  # a constructor that computes with its own tensors
+    try:
+        with _WithoutMemory():
             model = build(PROBE)
+    except Exception:  # a constructor that computes with its own tensors
+        model = build(PROBE)
     return {key: tensor.shape for key, tensor in model.state_dict().items()}
 
 
