@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
+from wsolkit import published
 from wsolkit.errors import RecipeError
 from wsolkit.study import claims, plots, tables
-from wsolkit.study.claims import Claim, Comparison, Evidence, check, experiment, judge, scoreboard, together
-from wsolkit.study.statements import statements
+from wsolkit.study.claims import Claim, Comparison, check, experiment, judge, scoreboard, together
 from wsolkit.study.statistics import Effect
+from wsolkit.system.registry import parse_options
 from wsolkit.training import profiles
 
-GOOD, BAD = experiment("drop", "sim", "norm"), experiment()
+FULL, VANILLA = experiment("drop", "sim", "norm"), experiment()
 
 
 @pytest.mark.parametrize(
@@ -26,15 +27,11 @@ GOOD, BAD = experiment("drop", "sim", "norm"), experiment()
         (Effect(0.0, -0.01, 0.01), "within", 0.013, "reproduced"),
         (Effect(0.0, -0.02, 0.01), "within", 0.013, "inconclusive"),
         (Effect(-0.1, -0.2, -0.05), "within", 0.013, "not reproduced"),
-        (None, "above", 0.0, "not measured"),
     ],
 )
 def test_verdicts_by_hand(effect, relation, margin, verdict):
     assert judge(effect, relation, margin, seeds=3) == verdict
-
-
-def test_one_seed_settles_nothing():
-    assert judge(Effect(0.1, 0.05, 0.15), "above", 0.0, seeds=1) == "inconclusive"
+    assert judge(effect, relation, margin, seeds=1) == "inconclusive"
 
 
 def test_a_claim_holds_if_all_its_parts_do():
@@ -44,44 +41,45 @@ def test_a_claim_holds_if_all_its_parts_do():
     assert together(["not measured", "not reproduced"]) == "not measured"
 
 
-class Known(Evidence):
-    """Evidence from arrays: GOOD localizes 90% of the images, BAD 50%."""
+@pytest.fixture
+def known():
+    """Evidence from arrays: the full method localizes 90% of the images, vanilla 50%."""
+    rng = np.random.default_rng(0)
+    hits = {(FULL, False): rng.random((3, 400)) < 0.9, (VANILLA, False): rng.random((3, 400)) < 0.5}
 
-    def __init__(self):
-        rng = np.random.default_rng(0)
-        self._runs = {(GOOD, False): [None] * 3, (BAD, False): [None] * 3}
-        self._data = {GOOD: rng.random((3, 400)) < 0.9, BAD: rng.random((3, 400)) < 0.5}
-
-    def values(self, experiment, quantity, few):
+    def values(side, quantity):
         if "every threshold" in quantity:
-            # At the third threshold both are as often right, at the fourth always, and at the fifth never.
-            hits = self._data[experiment][..., None] * np.array([1, 1, 1, 1, 0])
-            hits[..., 2] = np.roll(self._data[BAD], int(experiment == GOOD), axis=1)
-            hits[..., 3] = 1
-            return hits
-        return self._data[experiment]
+            # At the third threshold both are right equally often, at the fourth always, and at the fifth never.
+            curves = hits[side][..., None] * np.array([1, 1, 1, 1, 0])
+            curves[..., 2] = np.roll(hits[VANILLA, False], int(side[0] == FULL), axis=1)
+            curves[..., 3] = 1
+            return curves
+        return hits.get(side)
+
+    return values
 
 
-def test_a_true_statement_is_reproduced_and_a_false_one_is_not():
-    true = Claim("ours is better", "here", "Ours localizes more.", (Comparison(GOOD, BAD),))
-    false = Claim("vanilla is better", "nowhere", "Vanilla localizes more.", (Comparison(BAD, GOOD),))
-    equal = Claim(
-        "they are alike", "nowhere", "No difference.", (Comparison(GOOD, BAD, relation="within", margin=0.1),)
-    )
-    absent = Claim("unknown", "nowhere", "About runs that are not there.", (Comparison(experiment("drop"), BAD),))
-    checked = check([true, false, equal, absent], Known())
-    verdicts = checked.set_index("claim")["verdict"].to_dict()
-    assert verdicts == {
+def test_a_true_claim_is_reproduced_and_a_false_one_is_not(study, known):
+    full = "drop + sim + norm"
+    listed = [
+        Claim("ours is better", "here", "Ours localizes more.", full, "vanilla"),
+        Claim("vanilla is better", "nowhere", "Vanilla localizes more.", "vanilla", full),
+        Claim("they are alike", "nowhere", "No difference.", full, "vanilla", relation="within", margin=0.1),
+        Claim("unknown", "nowhere", "About runs that do not exist.", "drop", "vanilla"),
+    ]
+    checked = check(listed, study, known)
+    by_claim = checked.set_index("claim")
+    assert by_claim["verdict"].to_dict() == {
         "ours is better": "reproduced",
         "vanilla is better": "not reproduced",
         "they are alike": "not reproduced",
         "unknown": "not measured",
     }
-    by_claim = checked.set_index("claim")
     assert by_claim.loc["ours is better", "difference"] == -by_claim.loc["vanilla is better", "difference"]
     assert 0.3 < by_claim.loc["ours is better", "difference"] < 0.5
     board = scoreboard(checked)
     assert "points" in board["measured"].iloc[0]
+    assert board["measured"].iloc[-1] == "gt_known_loc: drop against vanilla: not measured"
     html = tables.verdicts(board.set_index("claim"), "claims").to_html()
     assert "✗ not reproduced" in html
     figure = plots.verdict_bars(board, "smoke")
@@ -90,59 +88,162 @@ def test_a_true_statement_is_reproduced_and_a_false_one_is_not():
     assert dict(zip(named, counts, strict=True)) == {"reproduced": "1", "not reproduced": "2", "not measured": "1"}
 
 
-def test_of_curves_the_threshold_with_the_least_advantage_decides():
-    comparison = Comparison(GOOD, BAD, "box accuracy at every threshold")
-    effects = Known().effects(comparison)
-    # The fourth and the fifth threshold tell nothing.
-    assert [effect.difference > 0 for effect in effects] == [True, True, False]
-    checked = check([Claim("everywhere", "Fig. A1", "Above at every threshold.", (comparison,))], Known())
+def test_of_curves_the_threshold_with_the_least_advantage_decides(study, known):
+    claim = Claim("x", "Fig. A1", "Above.", "drop + sim + norm", "vanilla", quantity="box accuracy at every threshold")
+    found = claims.effects(*(known((each, False), "at every threshold") for each in (FULL, VANILLA)))
+    # The fourth and the fifth threshold mean nothing.
+    assert [effect.difference > 0 for effect in found] == [True, True, False]
+    checked = check([claim], study, known)
     assert checked["verdict"].tolist() == ["inconclusive"]
     assert checked["difference"].tolist() == [0]
 
 
-def test_an_unknown_quantity_is_refused():
-    with pytest.raises(RecipeError, match="Unknown quantity 'gt_loc'"):
-        Claim("x", "y", "z", (Comparison(GOOD, BAD, "gt_loc"),))
+def test_the_scoreboard_shows_the_part_that_decided(study, known):
+    parts = Claim("x", "y", "z", ["drop + sim + norm", "vanilla"], ["vanilla", "drop + sim + norm"], margin=0.05)
+    [row] = scoreboard(check([parts], study, known)).to_dict("records")
+    assert row["verdict"] == "not reproduced"
+    assert row["measured"].startswith("gt_known_loc: vanilla against drop + sim + norm: -")
+    assert row["measured"].endswith(" points, asked above 5 points (shown: one of 2 parts)")
 
 
-def test_the_papers_statements_are_many_and_each_can_be_trained(study):
-    demo = dataclasses.replace(study, profile=profiles.get("demo"))
-    listed = statements(demo)
-    assert len(listed) >= 15
-    assert len({claim.name for claim in listed}) == len(listed)
-    for experiments in claims.wanted(listed).values():
-        assert len({demo.recipe(**each).key for each in experiments.values()}) > 3
+WRITTEN = {"name": "mine", "where": "here", "text": "Mine.", "ours": "sim", "baseline": "vanilla"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metric": "pxap"}, "unknown name 'metric'"),
+        ({"ours": {"lambda_sim": "highest"}}, "all but the best"),
+        ({"ours": {"lambda_sim": 1.0, "lambda_drop": 1.0}}, "at most 1 item"),
+        ({"ours": {"lambda_simm": 1.0}}, "Did you mean 'lambda_sim'"),
+        ({"quantity": "gt_loc"}, "Unknown quantity 'gt_loc'"),
+        ({"baseline_quantity": "gt_loc"}, "Unknown quantity 'gt_loc'"),
+        ({"relation": "below"}, "'above' or 'within'"),
+        ({"margin": "two points"}, "margin"),
+        ({"block": {"datasets": "CUB"}}, "'dataset' or 'backbone'"),
+        ({"block": {"dataset": "CUBS"}}, "Did you mean 'CUB'"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_refused(study, change, said):
+    with pytest.raises(RecipeError, match=said):
+        parse_options(Claim, WRITTEN | change, "claim 'mine'").comparisons(study)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(RecipeError, match="claim 'mine'.*'baseline' is missing"):
+        parse_options(Claim, {key: WRITTEN[key] for key in ("name", "where", "text", "ours")}, "claim 'mine'")
+
+
+def test_a_claim_by_hand(study):
+    written = {
+        "ours": ["sim", {"drop_threshold": [0.6, 0.8]}],
+        "baseline": {"lambda_drop": "next above the best"},
+        "quantity": ["gt_known_loc of F", "pxap"],
+        "baseline_quantity": ["gt_known_loc", "top1_loc"],
+        "relation": "within",
+        "margin": 0.05,
+        "block": {"backbone": "VGG16"},
+    }
+    here = {"backbone": "VGG16"}
+    assert study.recipe().method_options["drop_threshold"] == 0.8
+    strong = experiment("drop", "sim", "norm", lambda_drop=4.0, **here)
+    assert parse_options(Claim, WRITTEN | written, "claim 'mine'").comparisons(study) == [
+        Comparison(ours, strong, *quantities, "within", 0.05)
+        for ours in (experiment("sim", **here), experiment("drop", "sim", "norm", drop_threshold=0.6, **here))
+        for quantities in (("gt_known_loc of F", "gt_known_loc"), ("pxap", "top1_loc"))
+    ]
+
+
+@pytest.fixture(params=["smoke", "demo", "photos", "paper"])
+def listed(request, study):
+    """A study of each profile, with its claims by name."""
+    of_profile = dataclasses.replace(study, profile=profiles.get(request.param))
+    found = claims.published_claims(of_profile)
+    assert len({claim.name for claim in found}) == len(found)
+    return of_profile, {claim.name: claim.comparisons(of_profile) for claim in found}
+
+
+def test_every_profile_checks_the_papers_claims(listed):
+    study, by_name = listed
+    counts = len(by_name), sum(map(len, by_name.values()))
+    assert counts == {"smoke": (33, 91), "demo": (33, 90), "photos": (32, 89), "paper": (33, 91)}[study.profile.name]
+    for terms in claims.wanted(claims.published_claims(study), study).values():
+        study.recipe(**terms)  # each can be trained
+
+
+def test_claims_on_sweeps_are_about_settings_around_the_profiles_best(listed):
+    study, by_name = listed
+    best = study.recipe().method_options
+    third, strong = (
+        float(f"{best[name] * factor:.4g}") for name, factor in [("lambda_sim", 1 / 3), ("lambda_drop", 4 / 3)]
+    )
+    [norm, drop] = by_name["sim matters most"]
+    assert norm.baseline == drop.baseline == experiment("drop", "sim", "norm", lambda_sim=third)
+    assert by_name["drop can be too strong"] == [
+        Comparison(FULL, experiment("drop", "sim", "norm", lambda_drop=strong))
+    ]
+    little = [part for name, parts in by_name.items() if "matters little" in name for part in parts]
+    assert all((part.baseline, part.relation, part.margin) == (FULL, "within", 0.02) for part in little)
+    assert FULL not in [part.ours for part in little]
+    gammas = {dict(part.ours)["drop_threshold"] for part in by_name["gamma matters little"]}
+    assert gammas == {0.7, 0.8, 0.9} - {best["drop_threshold"]}
 
 
 def test_only_what_should_change_little_is_compared_at_the_few_seeds_of_the_sweeps():
     swept = experiment("drop", "sim", "norm", drop_prob=1.0)
-    assert claims.at_few_seeds(Comparison(GOOD, swept, relation="within"))
-    assert not claims.at_few_seeds(Comparison(GOOD, swept))
-    assert not claims.at_few_seeds(Comparison(GOOD, experiment(dataset="CUB"), relation="within"))
+    assert Comparison(FULL, swept, relation="within").sides == ((FULL, True), (swept, True))
+    assert Comparison(FULL, swept).sides == ((FULL, False), (swept, False))
+    other = experiment(dataset="CUB")
+    assert Comparison(FULL, other, relation="within").sides == ((FULL, False), (other, False))
 
 
-def test_tables_are_credited_with_what_they_print(study):
-    by_name = {claim.name: claim for claim in statements(dataclasses.replace(study, profile=profiles.get("demo")))}
-    metrics = {name: [part.quantity for part in claim.comparisons] for name, claim in by_name.items()}
-    assert metrics["better on CUB, VGG16"] == list(tables.METRIC_NAMES)
-    # Tab. 2 has a dash for the GT-known Loc of CAM, and Tab. 3 has no CAM with ResNet50.
-    assert metrics["better on CUB, ResNet50"] == ["top1_loc", "top5_loc"]
-    assert "better on ImageNet-1K, ResNet50" not in metrics
-    assert "better at every IoU on ImageNet-1K, ResNet50" in metrics
+def test_tables_are_credited_with_what_they_print(listed):
+    """A claim on a table is about the metrics for which it prints both the CAM and the paper's method."""
+    _, by_name = listed
+    for number, dataset, backbone in [
+        ("1", "CUB", "VGG16"),
+        ("2", "CUB", "ResNet50"),
+        ("3", "ImageNet-1K", "VGG16"),
+        ("3", "ImageNet-1K", "ResNet50"),
+    ]:
+        printed = (
+            published.table(number).query("backbone == @backbone and method in ['CAM', 'ours']").dropna(subset="value")
+        )
+        both = [metric for metric in tables.METRIC_NAMES if (printed["metric"] == metric).sum() == 2]
+        parts = by_name.get(f"better on {dataset}, {backbone}", [])
+        assert [part.quantity for part in parts] == both
+        assert len(by_name[f"better at every IoU on {dataset}, {backbone}"]) == 3
+
+
+def test_cells_count_by_their_centre():
+    # Cells of 4 pixels: centres at 2, 6, 10, 14.
+    inside = claims.cells_in_boxes(np.array([[5, 1, 11, 7]]), 16, (4, 4))
+    assert np.argwhere(inside).tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    two = claims.cells_in_boxes(np.array([[0, 0, 3, 3], [12, 12, 15, 15]]), 16, (4, 4))
+    assert np.argwhere(two).tolist() == [[0, 0], [3, 3]]
+    assert not claims.cells_in_boxes(np.array([[3, 3, 5, 5]]), 16, (4, 4)).any()
 
 
 def test_quantities_come_from_reports_and_pictures(study):
     recipes = [tiny_recipe(seed=seed) for seed in (0, 1)]
     runs = study.store.get_all(recipes)
-    evidence = Evidence(study, {(GOOD, False): runs})
+    evidence = claims.measure(study, {(FULL, False): runs})
     for name in claims.QUANTITIES:
-        values = evidence.values(GOOD, name, False)
+        values = evidence((FULL, False), name)
         assert values.shape[0] == 2
         assert np.isfinite(values).all(), name
-    assert evidence.values(GOOD, "gt_known_loc", False).mean(1).tolist() == pytest.approx(
+    assert evidence((FULL, False), "gt_known_loc").mean(1).tolist() == pytest.approx(
         [run.report().rate("gt_known_loc") for run in runs]
     )
-    curves = evidence.values(GOOD, "box accuracy at every threshold", False)
+    curves = evidence((FULL, False), "box accuracy at every threshold")
     report = runs[0].report().curves.query("map == 'cam'").sort_values(["iou_threshold", "threshold"])
     assert curves[0].mean(0).tolist() == pytest.approx(report["value"].tolist())
-    assert evidence.values(GOOD, "pxap", False).shape == (2, 1)
+    assert evidence((FULL, False), "pxap").shape == (2, 1)
+    assert evidence((VANILLA, False), "pxap") is None
+    similarity, data = (
+        claims.Measured(study, runs[0]).raw["similarity"].numpy(),
+        study.store.machine.open(recipes[0], "test"),
+    )
+    shares = evidence((FULL, False), "share of negative S in boxes")[0]
+    cells = similarity[0][claims.cells_in_boxes(data[0].boxes, data.size, similarity[0].shape)]
+    assert shares[0] == pytest.approx((cells < 0).mean())

@@ -12,7 +12,6 @@ from PIL import Image
 
 from wsolkit.batch import gallery, pages
 from wsolkit.batch.pages import WIDGET_VIEW
-from wsolkit.study import explorer
 from wsolkit.training import profiles
 
 
@@ -115,21 +114,3 @@ def test_a_figure_says_what_its_profile_has_to_say(study, tmp_path):
     assert (said[len(bare) :] < 200).any()
     study.save_figure(Figure(), "other", of_profile=False)
     assert np.array_equal(np.asarray(Image.open(study.out / "notebook_other.png")), bare)
-
-
-def test_sliders_draw_what_they_say_and_have_a_still(store, machine):
-    from tests.conftest import tiny_recipe
-
-    run = store.get(tiny_recipe(snapshot_epochs=(1, 3)))
-    recording = explorer.record({"ours": run}, machine.open(run.recipe, "test"), [0, 1])
-    assert recording.epochs == (1, 3)
-    view = recording.view(1, "norm", 3, 0.5)
-    assert view.axes[1].get_title().startswith("ours\nIoU ")
-    assert len(recording.still().axes) == 2 * (1 + len(explorer.TITLES))
-    shown = explorer.Explorer(recording)
-    before = shown.box.children[-1].value
-    shown.box.children[3].value = 0.9
-    assert shown.box.children[-1].value != before
-    bundle = shown._repr_mimebundle_()
-    assert WIDGET_VIEW in bundle
-    assert bundle["image/jpeg"][:2] == b"\xff\xd8"

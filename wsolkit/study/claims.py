@@ -1,39 +1,56 @@
-"""The paper's statements as checks on runs: reproduced, not reproduced, or inconclusive; the verdict is computed.
+"""The paper's claims, each checked on runs: reproduced, not reproduced or inconclusive, as computed from intervals.
 
-A claim is one or more comparisons of two quantities, each judged by the 95% interval of their difference (bootstrap
-paired over seeds and images). A quantity has one value for each seed and image, or one for each seed.
+A claim is one or more comparisons of two measured quantities, each judged by the 95% interval of their difference
+(bootstrap paired over seeds and images). The claims themselves are data: ``published/claims.toml``, whose first lines
+explain how one is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property, partial
+from importlib.resources import files
+from itertools import product
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import pydantic
 from torch import Tensor
 
-from wsolkit import methods
+from wsolkit import methods, published
 from wsolkit.datasets import OpenedDataset
-from wsolkit.errors import unknown
+from wsolkit.errors import NotInProfileError, unknown
 from wsolkit.maps import min_max, score_map
 from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter
-from wsolkit.study import distributions, sweeps, tables
+from wsolkit.study import sweeps, tables
 from wsolkit.study.statistics import Effect, paired_effect
 from wsolkit.study.study import Study
-from wsolkit.training.evaluation import MAP_KINDS, Evaluation, raw_maps_of
+from wsolkit.system.registry import parse_options
+from wsolkit.training.evaluation import MAP_KINDS, raw_maps_of
+from wsolkit.training.profiles import LOSSES
 from wsolkit.training.run_store import Run
 
-Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not measured"]
+Relation = Literal["above", "within"]
 
-SEEN = 0.1
-"""Thresholds at which neither network localizes this share of images tell nothing about the order of two curves."""
+#: From the worst to the best: a claim of several parts is as good as its worst.
+Verdict = Literal["not measured", "not reproduced", "inconclusive", "reproduced"]
 
-CHUNK = 256
-"""Score maps held in memory at once."""
-
+#: Keyword arguments of `wsolkit.study.study.Study.recipe`, as a key; made by `experiment`.
 Experiment = tuple[tuple[str, Any], ...]
-"""Keyword arguments of `wsolkit.study.study.Study.recipe`, as a key."""
+
+#: An experiment, and whether it is wanted at the few seeds of the sweeps instead of all.
+Side = tuple[Experiment, bool]
+
+#: Where neither network localizes this share of the images, the order of two curves means nothing.
+SEEN = 0.1
+
+#: Similarity above which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a).
+LARGE_SIMILARITY = 0.5
+
+#: Score maps held in memory at once.
+CHUNK = 256
 
 
 def experiment(*losses: str, **more: Any) -> Experiment:
@@ -43,68 +60,137 @@ def experiment(*losses: str, **more: Any) -> Experiment:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One difference and what the paper says of it.
+    """One difference, and what the paper says about it.
 
     Attributes:
         ours: the experiment that is judged.
-        baseline: the one it is compared with.
-        quantity: a name in :data:`QUANTITIES`, of ``ours``.
-        baseline_quantity: the same of ``baseline``; None for the same quantity.
-        relation: ``"above"``: the difference is more than ``margin``; ``"within"``: it is at most ``margin``, whatever
-            its sign.
+        baseline: the experiment it is compared with.
+        quantity: what is measured of ``ours``: a name in :data:`QUANTITIES`.
+        baseline_quantity: what is measured of ``baseline``; None for the same quantity.
+        relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
+
+    Raises:
+        RecipeError: for an unknown quantity.
     """
 
     ours: Experiment
     baseline: Experiment
     quantity: str = "gt_known_loc"
     baseline_quantity: str | None = None
-    relation: Literal["above", "within"] = "above"
+    relation: Relation = "above"
     margin: float = 0.0
 
+    def __post_init__(self):
+        """Check the names of the quantities."""
+        for quantity in (self.quantity, self.baseline_quantity or self.quantity):
+            if quantity not in QUANTITIES:
+                raise unknown("quantity", quantity, QUANTITIES)
 
-@dataclass(frozen=True)
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both experiments; at few seeds where a setting of a sweep should change little, since there are many."""
+        swept = any(name in sweeps.SWEEPS for name, _ in (*self.ours, *self.baseline))
+        few = swept and self.relation == "within"
+        return (self.ours, few), (self.baseline, few)
+
+
+_Setting = float | list[float] | Literal["lowest", "next above the best", "all but the best"]
+_Written = str | Annotated[dict[str, _Setting], pydantic.Field(min_length=1, max_length=1)]
+_LISTED = pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Claim:
-    """A statement of the paper.
+    """Something that the paper says, as ``published/claims.toml`` writes it; the head of that file has examples.
 
     Attributes:
         name: short, unique.
         where: where the paper says it.
         text: what it says.
-        comparisons: all must hold.
+        ours: the experiments that are judged: loss terms, or one hyperparameter of the full method with its setting.
+        baseline: what they are compared with.
+        quantity: what is measured: names in :data:`QUANTITIES`, or ``"every metric"``.
+        baseline_quantity: what is measured of the baseline; None for the same quantity.
+        relation: as in `Comparison`.
+        margin: as in `Comparison`.
+        block: data set and backbone, by the paper's names.
     """
 
     name: str
     where: str
     text: str
-    comparisons: tuple[Comparison, ...] = ()
+    ours: Annotated[tuple[_Written, ...], _LISTED]
+    baseline: Annotated[tuple[_Written, ...], _LISTED]
+    quantity: Annotated[tuple[str, ...], _LISTED] = ("gt_known_loc",)
+    baseline_quantity: Annotated[tuple[str | None, ...], _LISTED] = (None,)
+    relation: Relation = "above"
+    margin: float = 0.0
+    block: dict[Literal["dataset", "backbone"], str] = field(default_factory=dict)
 
-    def __post_init__(self):
-        """Check the names of the quantities.
+    def comparisons(self, study: Study) -> list[Comparison]:
+        """What must hold, all of it, around the best settings of a study's profile.
 
         Raises:
-            RecipeError: for one that is unknown.
+            RecipeError: for an unknown quantity or hyperparameter.
+            NotInProfileError: if the profile has no stand-in for the data set or the backbone.
         """
-        for comparison in self.comparisons:
-            for quantity in (comparison.quantity, comparison.baseline_quantity or comparison.quantity):
-                if quantity not in QUANTITIES:
-                    raise unknown("quantity", quantity, QUANTITIES)
+        every_metric = self.quantity == ("every metric",)
+        measured = _pairs(tuple(tables.METRIC_NAMES) if every_metric else self.quantity, self.baseline_quantity)
+        pairs = _pairs(*(list(_experiments(side, self.block, study)) for side in (self.ours, self.baseline)))
+        return [Comparison(*pair, *both, self.relation, self.margin) for pair in pairs for both in measured]
 
 
-def judge(effect: Effect | None, relation: str, margin: float, seeds: int) -> Verdict:
-    """What an interval says of a statement.
+def published_claims(study: Study) -> list[Claim]:
+    """The paper's claims for whose data sets and backbones the study's profile has stand-ins.
+
+    Raises:
+        RecipeError: for an unknown field of a claim, a missing one, or a value of the wrong type.
+    """
+    found = []
+    for entry in tomllib.loads((files(published) / "claims.toml").read_text("utf-8"))["claim"]:
+        for block in entry.pop("blocks", [{}]):
+            named = {key: value.format(**block) for key, value in entry.items() if key in ("name", "text")}
+            claim = parse_options(Claim, {**entry, **named, "block": block}, f"claim {named.get('name')!r}")
+            with suppress(NotInProfileError):
+                study.recipe(**block)
+                found.append(claim)
+    return found
+
+
+def _pairs(first: Sequence, second: Sequence) -> list[tuple[Any, Any]]:
+    """Lists of the same length in pairs; of any other, each with each."""
+    return list(zip(first, second, strict=True) if len(first) == len(second) else product(first, second))
+
+
+def _experiments(side: Sequence, block: Mapping[Any, str], study: Study) -> Iterator[Experiment]:
+    best = study.recipe(**block).method_options
+    for written in side:
+        if isinstance(written, str):
+            yield experiment(*([] if written == "vanilla" else written.split(" + ")), **block)
+            continue
+        [(option, setting)] = written.items()
+        if option not in sweeps.SWEEPS:
+            raise unknown("hyperparameter of the sweeps", option, sweeps.SWEEPS)
+        every = [value for name, value in sweeps.settings(best) if name == option]
+        words = {"lowest": every[:1], "next above the best": [value for value in every if value > best[option]][:1]}
+        others = [value for value in (setting if isinstance(setting, list) else every) if value != best[option]]
+        for value in [setting] if isinstance(setting, float) else words.get(str(setting), others):
+            yield experiment(*LOSSES, **block, **({} if value == best[option] else {option: value}))
+
+
+def judge(effect: Effect, relation: Relation, margin: float, seeds: int) -> Verdict:
+    """What an interval says about a claim.
 
     Args:
-        effect: the measured difference, or None.
+        effect: the measured difference.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
-        seeds: how many the interval covers; one seed says nothing of the chance between trainings.
+        seeds: how many the interval covers; one seed shows nothing of the chance between trainings.
 
     Returns:
         ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does.
     """
-    if effect is None:
-        return "not measured"
     if seeds < 2:
         return "inconclusive"
     if relation == "within":
@@ -116,96 +202,71 @@ def judge(effect: Effect | None, relation: str, margin: float, seeds: int) -> Ve
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict on a claim of several parts: it holds if all do, and fails if one does; all must be measured."""
-    worst_first: tuple[Verdict, ...] = ("not measured", "not reproduced", "inconclusive", "reproduced")
-    return next(verdict for verdict in worst_first if verdict in verdicts)
+    """The verdict on several parts: the worst, in the order of :data:`Verdict`."""
+    return min(verdicts, key=get_args(Verdict).index)
 
 
+@dataclass
 class Measured:
-    """What can be measured of one run; the network is run once, whatever is asked for."""
+    """A finished run and its maps; the network runs once, however many quantities are asked for."""
 
-    def __init__(self, study: Study, run: Run):
-        """Take a finished run; its data are opened where a quantity needs pictures."""
-        self.study, self.run = study, run
-
-    @cached_property
-    def report(self) -> Evaluation:
-        """The run's own report."""
-        return self.run.report()
+    study: Study
+    run: Run
 
     @cached_property
     def data(self) -> OpenedDataset:
-        """Its test split."""
+        """The test split."""
         return self.study.store.machine.open(self.run.recipe, "test")
 
     @cached_property
     def raw(self) -> dict[str, Tensor]:
-        """All kinds of maps of the test split, (N, H, W) each."""
+        """All kinds of maps of the test split, (N, H, W) each, of the true classes."""
         model = self.run.model(device=self.study.device)
         return raw_maps_of(model, self.data, range(len(self.data)), tuple(MAP_KINDS))
 
 
-class Evidence:
-    """Quantities of experiments, each measured once."""
-
-    def __init__(self, study: Study, runs: Mapping[tuple[Experiment, bool], Sequence[Run]]):
-        """Take finished runs.
-
-        Args:
-            study: the notebook's study.
-            runs: of each experiment, one run a seed; see `wanted`.
-        """
-        self._runs = runs
-        self._known: dict[tuple[Experiment, str, bool], np.ndarray] = {}
-        self._measured = {run.recipe: Measured(study, run) for group in runs.values() for run in group}
-
-    def values(self, experiment: Experiment, quantity: str, few: bool) -> np.ndarray:
-        """A quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds."""
-        key = experiment, quantity, few
-        if key not in self._known:
-            runs = self._runs[experiment, few]
-            self._known[key] = np.stack([QUANTITIES[quantity](self._measured[run.recipe]) for run in runs])
-        return self._known[key]
-
-    def seeds(self, comparison: Comparison) -> int:
-        """How many seeds a comparison has."""
-        return len(self._runs.get((comparison.ours, at_few_seeds(comparison)), ()))
-
-    def effects(self, comparison: Comparison) -> list[Effect]:
-        """The difference of a comparison, with its interval; of curves, one at each threshold that tells something.
-
-        Returns:
-            Nothing where an experiment of the comparison has no runs.
-        """
-        few = at_few_seeds(comparison)
-        if not {(comparison.ours, few), (comparison.baseline, few)} <= set(self._runs):
-            return []
-        ours = self.values(comparison.ours, comparison.quantity, few)
-        baseline = self.values(comparison.baseline, comparison.baseline_quantity or comparison.quantity, few)
-        if ours.ndim == 2:
-            return [paired_effect(ours, baseline)]
-        seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
-        differ = (ours != baseline).any((0, 1))  # at threshold 0, say, any map's box is the whole image
-        return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen & differ)]
+#: The values of a quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds;
+#: None of an experiment without runs.
+Evidence = Callable[[Side, str], np.ndarray | None]
 
 
-def at_few_seeds(comparison: Comparison) -> bool:
-    """Whether only the seeds of the sweeps are asked for: many settings are compared where little should change."""
-    changed = any(name in sweeps.SWEEPS for name, _ in (*comparison.ours, *comparison.baseline))
-    return changed and comparison.relation == "within"
+def measure(study: Study, runs: Mapping[Side, Sequence[Run]]) -> Evidence:
+    """Quantities of finished runs, each measured when it is first asked for.
+
+    Args:
+        study: the notebook's study.
+        runs: of each side of a comparison, one run a seed; see `wanted`.
+    """
+    measured = {run.recipe: Measured(study, run) for group in runs.values() for run in group}
+
+    @cache
+    def values(side: Side, quantity: str) -> np.ndarray | None:
+        found = [QUANTITIES[quantity](measured[run.recipe]) for run in runs.get(side, ())]
+        return np.stack(found) if found else None
+
+    return values
 
 
-def wanted(claims: Sequence[Claim]) -> dict[bool, dict[Experiment, dict[str, Any]]]:
-    """The experiments behind claims, for `Study.train_at`: at all seeds, and at those of the sweeps."""
-    found: dict[bool, dict[Experiment, dict[str, Any]]] = {False: {}, True: {}}
-    for claim in claims:
-        for comparison in claim.comparisons:
-            for each in (comparison.ours, comparison.baseline):
-                found[at_few_seeds(comparison)][each] = dict(each)
-    return found
+def effects(ours: np.ndarray, baseline: np.ndarray) -> list[Effect]:
+    """Differences with their intervals: one, or of curves one at each threshold that means something.
+
+    Args:
+        ours: (S, N) or (S, N, T), as :data:`Evidence` gives them.
+        baseline: the same of the other side.
+    """
+    if ours.ndim == 2:
+        return [paired_effect(ours, baseline)]
+    seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
+    differ = (ours != baseline).any((0, 1))  # at threshold 0, say, the box of any map is the whole image
+    return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen & differ)]
 
 
-def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
+def wanted(claims: Sequence[Claim], study: Study) -> dict[Side, dict[str, Any]]:
+    """The experiments behind claims, for `wsolkit.study.study.Study.train_at`."""
+    return {side: dict(side[0]) for claim in claims for each in claim.comparisons(study) for side in each.sides}
+
+
+def check(claims: Sequence[Claim], study: Study, evidence: Evidence) -> pd.DataFrame:
     """Every comparison of every claim, measured.
 
     Returns:
@@ -214,101 +275,107 @@ def check(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     """
     rows = []
     for claim in claims:
-        found = [_part(comparison, evidence) for comparison in claim.comparisons]
-        verdicts = [verdict for _, verdict in found]
-        for comparison, (effect, verdict) in zip(claim.comparisons, found, strict=True):
-            said = {"claim": claim.name, "where": claim.where, "text": claim.text, "part": describe(comparison)}
-            asked = {"quantity": comparison.quantity, "relation": comparison.relation, "margin": comparison.margin}
-            measured = {name: getattr(effect, name, np.nan) for name in ("difference", "low", "high")}
-            measured["seeds"] = evidence.seeds(comparison)
-            rows.append(said | asked | measured | {"part_verdict": verdict, "verdict": together(verdicts)})
+        parts = [_part(comparison, evidence) for comparison in claim.comparisons(study)]
+        said = {"claim": claim.name, "where": claim.where, "text": claim.text}
+        rows += [said | part | {"verdict": together([each["part_verdict"] for each in parts])} for part in parts]
     return pd.DataFrame(rows)
 
 
-def _part(comparison: Comparison, evidence: Evidence) -> tuple[Effect | None, Verdict]:
-    effects, seeds = evidence.effects(comparison), evidence.seeds(comparison)
-    measured: list[Effect | None] = [*effects] or [None]
-    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in measured]
-    overall = together(verdicts)
-    decisive = [effect for effect, verdict in zip(effects, verdicts, strict=False) if verdict == overall]
-    return min(decisive, key=lambda effect: effect.low, default=None), overall
+def _part(comparison: Comparison, evidence: Evidence) -> dict[str, Any]:
+    ours = evidence(comparison.sides[0], comparison.quantity)
+    baseline = evidence(comparison.sides[1], comparison.baseline_quantity or comparison.quantity)
+    seeds, found = 0 if ours is None else len(ours), [] if ours is None or baseline is None else effects(ours, baseline)
+    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in found]
+    verdict = together(verdicts or ["not measured"])
+    decisive = [effect for effect, of_effect in zip(found, verdicts, strict=True) if of_effect == verdict]
+    shown = min(decisive, key=lambda effect: effect.low, default=Effect(np.nan, np.nan, np.nan))
+    asked = {name: getattr(comparison, name) for name in ("quantity", "relation", "margin")}
+    return {"part": describe(comparison), **asked, **asdict(shown), "seeds": seeds, "part_verdict": verdict}
 
 
 def describe(comparison: Comparison) -> str:
     """A comparison in words."""
-    names = [_name(each) for each in (comparison.ours, comparison.baseline)]
-    other = comparison.baseline_quantity
-    quantities = comparison.quantity if other in (None, comparison.quantity) else f"{comparison.quantity} and {other}"
-    between = f"{names[0]} against {names[1]}" if names[0] != names[1] else names[0]
-    return f"{quantities}: {between}"
+    quantities = dict.fromkeys([comparison.quantity, comparison.baseline_quantity or comparison.quantity])
+    experiments = dict.fromkeys(map(_name, (comparison.ours, comparison.baseline)))
+    return f"{' and '.join(quantities)}: {' against '.join(experiments)}"
 
 
 def _name(each: Experiment) -> str:
-    terms = dict(each)
-    losses = methods.join_terms(terms.pop("losses"))
-    return ", ".join([losses, *(f"{name} {value}" for name, value in terms.items())])
+    (_, losses), *more = each
+    return ", ".join([methods.join_terms(losses), *(f"{name} {value}" for name, value in more)])
 
 
-def _rate(metric: str, map_kind: str = "cam") -> Callable[[Measured], np.ndarray]:
-    return lambda of: tables.right(of.report, metric, map_kind).astype(float)
+def cells_in_boxes(boxes: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarray:
+    """Cells of a feature map whose centre lies in some box.
+
+    Args:
+        boxes: (k, 4) in pixels of the evaluation image.
+        size: side of that image in pixels.
+        cells: height and width of the feature map.
+
+    Returns:
+        (H, W) bool.
+    """
+    y, x = ((np.arange(count) + 0.5) * size / count for count in cells)
+    inside = [(x0 <= x) & (x < x1) & ((y0 <= y) & (y < y1))[:, None] for x0, y0, x1, y1 in boxes.tolist()]
+    return np.any(inside, axis=0)
 
 
-def _share(holds: Callable[[np.ndarray], np.ndarray]) -> Callable[[Measured], np.ndarray]:
-    """Share of the cells inside an image's boxes; 0 where no cell has its centre in a box."""
-
-    def statistic(of: Measured) -> np.ndarray:
-        found = distributions.inside_boxes(of.raw["similarity"], of.data)
-        return np.array([holds(each).mean() if each.size else 0.0 for each in found])
-
-    return statistic
+def _rate(of: Measured, metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
+    return tables.right(of.run.report(), metric, map_kind)
 
 
-def _curves(of: Measured) -> np.ndarray:
+def _share_in_boxes(of: Measured, holds: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Share of the cells inside an image's boxes whose similarity holds; 0 where no cell has its centre in a box."""
+    similarity = of.raw["similarity"].numpy()
+    inside = [each[cells_in_boxes(of.data[i].boxes, of.data.size, each.shape)] for i, each in enumerate(similarity)]
+    return np.array([holds(cells).mean() if cells.size else 0 for cells in inside])
+
+
+def _localized_by_threshold(of: Measured) -> np.ndarray:
     """Whether each image is localized at each score-map threshold and IoU threshold: (N, T)."""
-    data = of.data
     meter, parts = BoxMeter(IOU_THRESHOLDS, of.run.recipe.threshold_step, threads=of.study.jobs), []
-    for start in range(0, len(data), CHUNK):
-        boxes = [data[i].boxes for i in range(start, min(start + CHUNK, len(data)))]
-        ious = meter.update(score_map(of.raw["cam"][start : start + CHUNK], data.size), boxes)
+    for start in range(0, len(of.data), CHUNK):
+        raw = of.raw["cam"][start : start + CHUNK]
+        boxes = [of.data[i].boxes for i in range(start, start + len(raw))]
+        ious = meter.update(score_map(raw, of.data.size), boxes)
         parts.append(np.concatenate([ious >= delta for delta in IOU_THRESHOLDS], axis=1))
     return np.concatenate(parts)
 
 
+#: What can be compared: a value for each image (N,), or for each image and threshold (N, T), of a run.
 QUANTITIES: Mapping[str, Callable[[Measured], np.ndarray]] = {
-    **{metric: _rate(metric) for metric in tables.METRIC_NAMES},
-    **{f"max_box_acc_{delta}": _rate(f"max_box_acc_{delta}") for delta in IOU_THRESHOLDS},
-    "gt_known_loc of F": _rate("gt_known_loc", "norm"),
-    "gt_known_loc of S": _rate("gt_known_loc", "similarity"),
-    "pxap": lambda of: np.array([of.report.rate("pxap")]),
-    "share of negative S in boxes": _share(lambda cells: cells < 0),
-    "share of large S in boxes": _share(lambda cells: cells > distributions.LARGE_SIMILARITY),
+    **{metric: partial(_rate, metric=metric) for metric in tables.METRIC_NAMES},
+    **{metric: partial(_rate, metric=metric) for metric in (f"max_box_acc_{delta}" for delta in IOU_THRESHOLDS)},
+    "gt_known_loc of F": partial(_rate, map_kind="norm"),
+    "gt_known_loc of S": partial(_rate, map_kind="similarity"),
+    "pxap": lambda of: np.array([of.run.report().rate("pxap")]),
+    "share of negative S in boxes": partial(_share_in_boxes, holds=lambda cells: cells < 0),
+    "share of large S in boxes": partial(_share_in_boxes, holds=lambda cells: cells > LARGE_SIMILARITY),
     "mean normalised F": lambda of: min_max(of.raw["norm"]).mean((1, 2)).numpy(),
     "largest F": lambda of: of.raw["norm"].amax((1, 2)).numpy(),
-    "box accuracy at every threshold": _curves,
+    "box accuracy at every threshold": _localized_by_threshold,
 }
-"""What can be compared: a value for each image (N,), or image and threshold (N, T), of a run."""
 
 
 def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
     """One row a claim, from `check`: ``claim, where, text, measured, verdict``.
 
-    ``measured`` is the part that decided: the first with the claim's own verdict, and how many parts there are.
+    ``measured`` is the part that decided, the first with the claim's own verdict, and says how many parts there are.
     """
-    rows = []
-    for name, parts in checked.groupby("claim", sort=False):
-        decisive = parts[parts["part_verdict"] == parts["verdict"]].iloc[0]
-        said = {"claim": name, "where": decisive["where"], "text": decisive["text"]}
-        rows.append(said | {"measured": _measured(decisive, len(parts)), "verdict": decisive["verdict"]})
-    return pd.DataFrame(rows)
+    decisive = checked[checked["part_verdict"] == checked["verdict"]].drop_duplicates("claim")
+    parts = checked["claim"].value_counts()
+    measured = [_measured(part, parts[part["claim"]]) for _, part in decisive.iterrows()]
+    return decisive.assign(measured=measured)[["claim", "where", "text", "measured", "verdict"]].reset_index(drop=True)
 
 
 def _measured(part: pd.Series, parts: int) -> str:
     more = f" (shown: one of {parts} parts)" if parts > 1 else ""
     if np.isnan(part["difference"]):
         return f"{part['part']}: not measured{more}"
-    limit = "" if not part["margin"] else f", asked {'within ±' if part['relation'] == 'within' else 'above '}"
     scale, unit = (1, "") if part["quantity"] == "largest F" else (100, " points")
-    asked = limit and f"{limit}{part['margin'] * scale:g}{unit}"
-    low, high = part["low"] * scale, part["high"] * scale
+    difference, low, high = (part[name] * scale for name in ("difference", "low", "high"))
+    sign = "within ±" if part["relation"] == "within" else "above "
+    asked = f", asked {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
     alone = ", one seed" if part["seeds"] == 1 else ""
-    return f"{part['part']}: {part['difference'] * scale:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{alone}{more}"
+    return f"{part['part']}: {difference:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{alone}{more}"
