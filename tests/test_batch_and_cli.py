@@ -296,7 +296,7 @@ def test_missing_data_are_said_before_anything_begins(home, wsolkit, tmp_path):
     (tmp_path / "data" / "tiny.zip").write_bytes(b"")
     code, _, errors = wsolkit("reproduce", "wants", "--profile", "photos", "--data-root", tmp_path / "data")
     assert code == 2
-    assert "Give the zip itself" in errors
+    assert "archive itself" in errors
     assert "tiny.zip" in errors
 
 

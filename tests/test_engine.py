@@ -178,8 +178,8 @@ def test_more_processes_than_images_in_a_batch_are_refused(tiny, machine, tmp_pa
 @pytest.mark.parametrize(
     ("gives", "said"),
     [
-        (lambda outcome: outcome.logits, "gave a Tensor; expected a Step"),
-        (lambda outcome: Step(outcome.logits, {"ce": Term(outcome.logits)}), r"Loss term 'ce' .* shape \(2, 3\)"),
+        (lambda outcome: outcome.logits, "returned a Tensor; expected a Step"),
+        (lambda outcome: Step(outcome.logits, {"ce": Term(outcome.logits)}), r"loss term 'ce' .* shape \(2, 3\)"),
     ],
 )
 def test_a_method_that_gives_something_else_is_told_so(gives, said):

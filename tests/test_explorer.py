@@ -1,5 +1,5 @@
 import numpy as np
-from wsolkit.batch.still_widgets import WIDGET_VIEW
+from wsolkit.batch.pages import WIDGET_VIEW
 
 from tests.conftest import tiny_recipe
 from wsolkit.metrics.boxes import pairwise_iou

@@ -218,7 +218,7 @@ def test_equal_cells_stay_equal_around_one_that_differs(level, other, place, dat
     same = (resized - level).abs() <= 1e-14 * abs(level)
     for name in ("min_max", "pas", "ivr"):
         scores = maps.score_map(cells, size, name)
-        assert len(scores[same].unique()) <= 1, name
+        assert not same.any() or scores[same].max() - scores[same].min() <= (1e-9 if name == "min_max" else 0), name
         assert not same.all() or not scores.any(), name
 
 

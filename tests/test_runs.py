@@ -135,7 +135,7 @@ def test_a_run_knows_with_which_files_it_was_trained(store, tiny, monkeypatch, w
     monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
     code, out, errors = wsolkit("train", tmp_path / "recipe.json")
     assert (code, out.strip()) == (0, str(run.folder))
-    assert "It has been trained before" in errors
+    assert "It was trained before" in errors
     assert "has changed" not in errors
     changed = run.info() | {"code": run.info()["code"] | {f"methods/{tiny.method}.py": "0" * 12}}
     (run.folder / "run.json").write_text(json.dumps(changed))
