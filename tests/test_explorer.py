@@ -1,7 +1,7 @@
 import numpy as np
-from wsolkit.batch.pages import WIDGET_VIEW
 
 from tests.conftest import tiny_recipe
+from wsolkit.batch.pages import WIDGET_VIEW
 from wsolkit.metrics.boxes import pairwise_iou
 from wsolkit.study import explorer
 from wsolkit.training.evaluation import localize

@@ -117,7 +117,7 @@ def test_of_a_damaged_checkpoint_the_older_one_is_used(store, tmp_path, caplog, 
         content[-1000] ^= 1  # a single bit of a weight
     kept = {"cut short": content[:-100], "altered": content, "emptied": b""}[damage]
     (folder / checkpoints.LAST).write_bytes(kept)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="wsolkit.training.checkpoints"):
         resumed = store.get(recipe)
     assert str(folder / checkpoints.LAST) in caplog.text
     assert "Going on from the epoch before" in caplog.text

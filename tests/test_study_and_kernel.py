@@ -1,0 +1,67 @@
+"""Kernels of another environment, and what a study checks before it begins."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsolkit.batch import runner
+from wsolkit.errors import RecipeError
+
+
+@pytest.mark.parametrize("venv_of_the_same_python", [False, True])
+def test_a_kernel_of_another_environment_is_refused(tmp_path, monkeypatch, venv_of_the_same_python):
+    python = Path("/usr/bin/true")
+    if venv_of_the_same_python:
+        python = tmp_path / "other" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(Path(sys.executable).resolve())
+    folder = tmp_path / "kernels" / "wsolkit"
+    folder.mkdir(parents=True)
+    spec = {"argv": [str(python), "-f", "{connection_file}"], "display_name": "other", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(WsolkitError, match="another environment. Register it with: .* -m ipykernel install"):
+        runner.check_kernel()
+
+
+def test_a_study_checks_its_parameters(tmp_path):
+    with pytest.raises(RecipeError, match="no two alike"):
+        study.open_study("x", "smoke", seeds=[1, 1])
+    with pytest.raises(RecipeError, match="at least one"):
+        study.open_study("x", "smoke", seeds=[])
+    with pytest.raises(RecipeError, match="Unknown profile"):
+        study.open_study("x", "smok")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WsolkitError, match="Cannot write in"):
+        study.open_study("x", "smoke", out_root=tmp_path / "file")
+
+
+def test_jobs_can_be_set_from_outside(monkeypatch):
+    assert study.open_study("x").jobs >= 1
+    assert study.default_jobs(torch.device("cuda")) == 1
+    monkeypatch.setenv("WSOLKIT_JOBS", "3")
+    assert study.open_study("x").jobs == 3
+    assert study.open_study("x", jobs=2).jobs == 2
+    monkeypatch.setenv("WSOLKIT_JOBS", "many")
+    with pytest.raises(RecipeError, match="WSOLKIT_JOBS=many: expected"):
+        study.open_study("x")
+
+
+def test_the_default_profile_can_be_set_from_outside(monkeypatch):
+    assert study.open_study("x").profile.name == "demo"
+    monkeypatch.setenv("WSOLKIT_PROFILE", "smoke")
+    assert study.open_study("x").profile.name == "smoke"
+    assert study.open_study("x", "demo").profile.name == "demo"
+
+
+def test_train_from_the_shell(tiny, tmp_path):
+    (tmp_path / "recipe.json").write_text(tiny.to_json())
+    command = [sys.executable, "-m", "wsolkit", "train", str(tmp_path / "recipe.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    folder = Path(result.stdout.strip())
+    assert folder == tmp_path / "runs" / tiny.key
+    assert json.loads((folder / "run.json").read_text())["recipe"] == tiny.key
