@@ -353,13 +353,6 @@ def test_bad_input_is_one_line_and_exit_code_2(home, tmp_path, wsolkit, argument
     assert not (tmp_path / "figures").exists()
 
 
-def test_an_output_folder_that_cannot_be_written(home, tmp_path, wsolkit):
-    (tmp_path / "file").write_text("")
-    code, _, errors = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", tmp_path / "file")
-    assert code == 2
-    assert "Cannot write in" in errors
-
-
 def test_an_interrupt_says_that_nothing_is_lost(home, wsolkit, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt

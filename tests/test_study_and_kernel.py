@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from wsolkit.batch import runner
-from wsolkit.errors import RecipeError
+from wsolkit.errors import RecipeError, WsolkitError
+from wsolkit.study import study
 
 
 @pytest.mark.parametrize("venv_of_the_same_python", [False, True])
@@ -65,3 +67,10 @@ def test_train_from_the_shell(tiny, tmp_path):
     folder = Path(result.stdout.strip())
     assert folder == tmp_path / "runs" / tiny.key
     assert json.loads((folder / "run.json").read_text())["recipe"] == tiny.key
+
+
+def test_an_output_folder_that_cannot_be_written(home, tmp_path, wsolkit):
+    (tmp_path / "file").write_text("")
+    code, _, errors = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", tmp_path / "file")
+    assert code == 2
+    assert "Cannot write in" in errors
