@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsolkit.batch import runner
+from wsolkit.batch import notebooks, runner
 from wsolkit.errors import RecipeError, WsolkitError
 from wsolkit.study import study
 
@@ -69,8 +69,7 @@ def test_train_from_the_shell(tiny, tmp_path):
     assert json.loads((folder / "run.json").read_text())["recipe"] == tiny.key
 
 
-def test_an_output_folder_that_cannot_be_written(home, tmp_path, wsolkit):
-    (tmp_path / "file").write_text("")
-    code, _, errors = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", tmp_path / "file")
-    assert code == 2
-    assert "Cannot write in" in errors
+@pytest.mark.parametrize("path", notebooks.find(), ids=lambda path: path.stem)
+def test_every_notebook_takes_the_standard_parameters(path):
+    standard = {"profile": "smoke", "seeds": [0], "device": "cpu", "data_root": "x", "out_root": "y"}
+    notebooks.check_parameters(path, standard)
