@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model, list_models, resnet18
@@ -130,10 +131,10 @@ def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatc
         assert torch.equal(opened.network.classifier.weight, run.model().classifier.weight)
     assert classifiers.open_classifier(run.folder, size=48).size == 48
     (tmp_path / "alone.safetensors").write_bytes((run.folder / checkpoints.BEST).read_bytes())
-    with pytest.raises(CheckpointError, match=r"does not fit resnet50.*resnet50 was assumed; --model"):
+    with pytest.raises(CheckpointError, match=r"does not fit resnet50.*--model"):
         classifiers.open_classifier(tmp_path / "alone.safetensors")
     for wrong in ("zzz", "x" * 5000, tmp_path):
-        with pytest.raises(CheckpointError, match="no run begins|not the folder of a finished run"):
+        with pytest.raises(CheckpointError, match="not the folder of a finished run"):
             classifiers.open_classifier(Path(wrong))
 
 
@@ -174,7 +175,7 @@ def test_the_classes_are_counted_at_the_models_own_head(tmp_path):
 def test_weights_that_do_not_fit_are_explained(state, tmp_path, monkeypatch):
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "r18.pth")
     with pytest.raises(
-        CheckpointError, match=r"does not fit resnet34\..*'module\.'.*\d+ missing .*It fits resnet18\.$"
+        CheckpointError, match=r"does not fit resnet34: .*'module\.'.*\d+ .* missing.*It fits resnet18\.$"
     ):
         classifiers.load_classifier("resnet34", tmp_path / "r18.pth")
     with pytest.raises(RecipeError, match=r"Unknown model 'resnet51'. Did you mean 'resnet50'\?$"):
@@ -191,15 +192,12 @@ def test_weights_that_do_not_fit_are_explained(state, tmp_path, monkeypatch):
             classifiers.load_classifier("resnet18", tmp_path / "odd.pth")
 
 
-@pytest.mark.slow
-def test_every_model_of_torchvision_can_be_tried_for_the_advice(tmp_path, monkeypatch, caplog):
-    caplog.set_level("DEBUG", "wsolkit")
-    monkeypatch.setattr(classifiers, "ALIKE", 1000)
+@pytest.mark.parametrize("name", list_models(module=torchvision.models))
+def test_weights_can_be_compared_with_every_model_of_torchvision(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(classifiers, "ALIKE", 1)
     save_file({"bias": torch.zeros(2)}, tmp_path / "bias.safetensors")
-    with pytest.raises(CheckpointError, match="does not fit resnet18.*Name the model"):
-        classifiers.load_classifier("resnet18", tmp_path / "bias.safetensors")
-    assert len(list_models()) > 80
-    assert "cannot be built" not in caplog.text
+    with pytest.raises(CheckpointError, match=f"does not fit {name}.*Name the model"):
+        classifiers.load_classifier(name, tmp_path / "bias.safetensors")
 
 
 def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):
