@@ -91,7 +91,7 @@ def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) 
     found = housekeeping.garbage(housekeeping.open_store())
     for path, why, size in found:
         typer.echo(f"{size / 1e6:9.1f} MB  {path}: {why}")
-    typer.echo(f"{sum(each.size for each in found) / 1e6:9.1f} MB in all")
+    typer.echo(f"{sum(size for _, _, size in found) / 1e6:9.1f} MB in all")
     if found and (yes or typer.confirm("Remove these?")):
-        housekeeping.remove(found)
+        housekeeping.remove(path for path, _, _ in found)
         typer.echo("removed")
