@@ -37,7 +37,7 @@ def problems(store) -> dict[str, str]:
     return {folder.name: " ".join(housekeeping.problems(store, folder)) for folder in housekeeping.folders(store)}
 
 
-def test_the_list_tells_what_is_done(store, two):
+def test_the_list_tells_what_is_done_and_what_is_of_another_version(store, two):
     done, begun = two
     table = housekeeping.listing(store).set_index("run")
     assert table.loc[[done.key, begun.key], "state"].tolist() == ["done", "begun"]
@@ -45,17 +45,9 @@ def test_the_list_tells_what_is_done(store, two):
     expected = store.find(done).report().rate("gt_known_loc") * 100
     assert table.loc[done.key, "gt_known_loc"] == pytest.approx(expected, abs=0.005)
     assert table["gt_known_loc"].isna().tolist() == [key != done.key for key in table.index]
-
-
-def test_a_run_of_another_version_is_foreign(store, two):
-    done, _ = two
-    store.folder(done).rename(store.root / "0123456789ab")
-    table = housekeeping.listing(store).set_index("run")
-    assert table.loc["0123456789ab", "state"] == "foreign"
-
-
-def test_a_whole_store_has_no_problems(store, two):
     assert problems(store) == {recipe.key: "" for recipe in two}
+    store.folder(done).rename(store.root / "0123456789ab")
+    assert housekeeping.listing(store).set_index("run").loc["0123456789ab", "state"] == "foreign"
 
 
 CONTENTS = (b"", b"\xff\x00", b"[1]", b"{}", b"map,metric,value\ncam,x,y\n", None)

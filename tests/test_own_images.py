@@ -1,5 +1,6 @@
 """The user's own classifiers and pictures: weights in, boxes out, in Python and from the shell."""
 
+import inspect
 import json
 import os
 import re
@@ -147,8 +148,11 @@ def test_resnet50_is_the_kits_or_torchvisions_whichever_fits(tmp_path):
     assert isinstance(classifiers.load_classifier("resnet50", tmp_path / "theirs.pth"), type(theirs))
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module.backbone._orig_mod.", "1."])
-@pytest.mark.parametrize("entry", ["", "state_dict", "model", "model_state_dict", "net", "mine"])
+@pytest.mark.parametrize(
+    ("prefix", "entry"),
+    [("", ""), ("module.", ""), ("_orig_mod.", "state_dict"), ("model.", "model"), ("", "model_state_dict")]
+    + [("module.backbone._orig_mod.", "mine"), ("1.", "net"), ("", "mine")],
+)
 def test_weights_are_taken_from_checkpoints_and_from_under_prefixes(state, tmp_path, caplog, prefix, entry):
     named = {prefix + name: tensor for name, tensor in state.items()}
     optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
@@ -279,5 +283,4 @@ def test_where_nothing_can_be_written_is_refused_before_the_work(wsolkit, tmp_pa
 
 
 def test_the_shells_usual_threshold_is_that_of_decompose():
-    (option,) = own.localize.__annotations__["threshold"].__metadata__
-    assert f"(default: {decomposition.THRESHOLD})" in option.help
+    assert inspect.signature(own.localize).parameters["threshold"].default == decomposition.THRESHOLD

@@ -82,9 +82,8 @@ def find_weights(weights: Path) -> Path:
     given = weights.expanduser()
     if os.path.exists(given) and not os.path.isdir(given):
         return given
-    runs = [given] if os.path.isdir(given) else folders.runs_root().glob("*")
-    found = [run / BEST for run in runs if run == given or run.name.startswith(str(weights))]
-    found = [file for file in found if os.path.isfile(file)]
+    runs = [run for run in folders.runs_root().glob("*") if run.name.startswith(str(weights))]
+    found = [run / BEST for run in ([given] if os.path.isdir(given) else runs) if os.path.isfile(run / BEST)]
     if len(found) != 1:
         raise CheckpointError(
             f"{weights} is no file, not the folder of a finished run, and the beginning of {len(found)} runs' keys. "
@@ -151,9 +150,13 @@ class _Fit(NamedTuple):
 
 def _best_fit(name: str, state: Mapping[str, Tensor]) -> _Fit:
     """How tensors fit the kit's or torchvision's model of a name (both have a resnet50), under the best prefix."""
-    sources = {models.build: models.names(), _torchvision_model: list_models(module=torchvision.models)}
+    builders: list[Callable[[int], nn.Module]] = []
+    if name in models.names():
+        builders.append(partial(models.build, name))
+    if name in list_models(module=torchvision.models):
+        builders.append(partial(_torchvision_model, name))
     fits = []
-    for build in [partial(build, name) for build, names in sources.items() if name in names]:
+    for build in builders:
         shapes = _shapes(build)
         heads, first = [key for key, shape in shapes.items() if PROBE in shape[:1]], next(iter(shapes))
         for prefix in ("", *sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})):
