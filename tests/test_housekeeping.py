@@ -119,7 +119,7 @@ def test_a_run_is_found_by_the_beginning_of_its_key(store, two):
     assert housekeeping.find(store, two[0].key[:6]) == store.folder(two[0])
     with pytest.raises(RecipeError, match="No run begins with 'zz'; .* lists all 2"):
         housekeeping.find(store, "zz")
-    with pytest.raises(RecipeError, match="2 runs begin with '': .*Give more of the key"):
+    with pytest.raises(RecipeError, match="2 runs begin with '', .*Give more of the key"):
         housekeeping.find(store, "")
 
 

@@ -28,9 +28,6 @@ THRESHOLD = "best_threshold"
 #: What the names of a method's options begin with.
 OPTION = "method_options."
 
-#: How many runs an error names.
-FEW = 6
-
 #: Seconds after which nobody is writing a file any more: no file of a run takes that long.
 ABANDONED = 3600
 
@@ -57,8 +54,7 @@ def find(store: RunStore, name: str) -> Path:
     known = {folder.name: folder for folder in folders(store)}
     found = [name] if name in known else [key for key in known if key.startswith(name)]
     if len(found) > 1:
-        keys = ", ".join(found[:FEW])
-        raise RecipeError(f"{len(found)} runs begin with {name!r}: {keys}, ... Give more of the key.")
+        raise RecipeError(f"{len(found)} runs begin with {name!r}, e.g. {found[0]}. Give more of the key.")
     if not found:
         raise RecipeError(f"No run begins with {name!r}; `wsolkit runs list` lists all {len(known)}.")
     return known[found[0]]
@@ -155,9 +151,7 @@ def compare(store: RunStore, chosen: Sequence[Path]) -> tuple[pd.DataFrame, pd.D
         RecipeError: for a recipe that this version cannot read.
     """
     runs = {folder.name: read_run(store, folder) for folder in chosen}
-    fields, rates = (
-        pd.DataFrame({name: pd.Series(run[part], dtype=object) for name, run in runs.items()}) for part in (0, 1)
-    )
+    fields, rates = (pd.DataFrame([run[part] for run in runs.values()], [*runs], dtype=object).T for part in (0, 1))
     differing = fields[fields.astype(str).nunique(axis=1) > 1].drop("key", errors="ignore")
     first, second = (each.fillna("").rename_axis("field").reset_index() for each in (differing, rates))
     return first, second

@@ -9,7 +9,6 @@ from wsolkit.cli.output import show_table
 app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
 
 Run = Annotated[str, typer.Argument(help="A run's key, or its first characters.")]
-Runs = Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]
 
 
 @app.command("list")
@@ -45,7 +44,7 @@ def show(run: Run) -> None:
 
 
 @app.command()
-def compare(runs: Runs) -> None:
+def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]) -> None:
     """Put runs side by side: where their recipes differ, and their rates in percent.
 
     Example: wsolkit runs compare 4539 a1b2

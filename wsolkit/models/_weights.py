@@ -111,7 +111,6 @@ def _load(file: Path) -> object:
     Raises:
         CheckpointError: if it cannot be read, is something else or damaged, or holds more than plain data and tensors.
     """
-    beginning = b""
     try:
         with open(file, "rb") as opened, warnings.catch_warnings(action="ignore"):  # about former formats
             beginning = opened.read(BEGINNING)

@@ -34,9 +34,11 @@ def find_pictures(files: Sequence[Path]) -> list[Path]:
     for file in files:
         if not os.path.exists(file):
             raise DataError(f"{file} does not exist. Name pictures, or folders of pictures.")
-        inside = sorted(file.iterdir()) if os.path.isdir(file) else None
-        pictures = [each for each in inside or () if each.suffix.lower() in known and not each.name.startswith(".")]
-        found += [file] if inside is None else [each for each in pictures if not each.is_dir()]
+        if os.path.isdir(file):
+            shown = [each for each in sorted(file.iterdir()) if not each.name.startswith(".") and not each.is_dir()]
+            found += [each for each in shown if each.suffix.lower() in known]
+        else:
+            found.append(file)
     if not found:
         raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders of pictures.")
     return found
