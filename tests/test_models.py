@@ -145,26 +145,18 @@ def test_frozen_statistics_keep_running_means():
     assert any((before[name] != buffer).any() for name, buffer in model.named_buffers())
 
 
-def test_weights_load_from_both_kinds_of_file(reference, tmp_path):
-    state = reference.state_dict()
-    torch.save(state, tmp_path / "vgg16.pth")
-    kept = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
-    save_file(kept, tmp_path / "vgg16.safetensors")
-    for name in ("vgg16.pth", "vgg16.safetensors"):
-        model = models.build("vgg16", 3)
-        models.load_imagenet_weights(model, tmp_path / name)
-        assert (model.features[0].weight == state["features.0.weight"]).all()
-
-
-def test_weights_load_by_name_from_a_folder(reference, tmp_path, monkeypatch):
+def test_weights_load_by_name_from_a_folder_and_from_both_kinds_of_file(reference, tmp_path, monkeypatch):
     monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path))
-    model = models.build("vgg16", 3)
+    model, state = models.build("vgg16", 3), reference.state_dict()
     with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth. Put the file there, set WSOLKIT_WEIGHTS"):
         models.load_imagenet_weights(model)
-    state = reference.state_dict()
-    torch.save(state, tmp_path / "vgg16-397923af.pth")
-    models.load_imagenet_weights(model)
-    assert (model.features[0].weight == state["features.0.weight"]).all()
+    kept = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
+    torch.save(kept, tmp_path / "vgg16-397923af.pth")
+    save_file(kept, tmp_path / "vgg16.safetensors")
+    for file in (None, tmp_path / "vgg16.safetensors"):
+        model = models.build("vgg16", 3)
+        models.load_imagenet_weights(model, file)
+        assert (model.features[0].weight == state["features.0.weight"]).all()
 
 
 def test_weights_are_looked_for_where_torchvision_keeps_them(tmp_path, monkeypatch):

@@ -72,15 +72,10 @@ def main() -> None:
         if isinstance(error, WsolkitError):
             typer.echo(f"Error: {error}", err=True)
             sys.exit(2)
-        typer.echo(f"Unexpected {type(error).__name__}: {error}{_place(error)}", err=True)
+        package = Path(__file__).parents[1]
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [frame for frame in frames if package in Path(frame.filename).parents][-1]  # e.g. in a user's method
+        where = f"{Path(place.filename).relative_to(package.parent)}, line {place.lineno}"
+        typer.echo(f"Unexpected {type(error).__name__}: {error} ({where})", err=True)
         typer.echo("If that file is yours, mend it; else report what `wsolkit --debug ...` shows.", err=True)
         sys.exit(3)
-
-
-def _place(error: Exception) -> str:
-    """Where in the package an error arose, e.g. in somebody's own method; empty if it was not inside."""
-    package = Path(__file__).parent.parent
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
-    if not frames:
-        return ""
-    return f" ({Path(frames[-1].filename).relative_to(package.parent)}, line {frames[-1].lineno})"

@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,13 +22,6 @@ ROOM = 2e9
 
 #: Colours of the states: fine; fine for the demo, not for everything; to be put right.
 COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
-
-#: Folders that are written, and the variables that move them.
-FOLDERS: dict[str, tuple[Callable[[], Path], str]] = {
-    "run store": (folders.runs_root, "WSOLKIT_RUNS"),
-    "cache": (folders.cache_root, "WSOLKIT_CACHE"),
-    "figures": (folders.figures_root, "WSOLKIT_OUT"),
-}
 
 
 class Finding(NamedTuple):
@@ -72,19 +64,26 @@ def examine(data_root: Path | None = None) -> Iterator[Finding]:
         data_root: folder of the real data sets; None leaves them out.
 
     Yields:
-        Findings, one by one. A look that fails is itself a finding.
+        Findings, one by one. A probe that fails is itself a finding.
     """
-    yield Finding("wsolkit", "ok", f"{__version__} in Python {platform.python_version()}, {sys.prefix}")
-    looks: dict[str, Callable[[], tuple[str, ...]]] = {"packages": _packages, "kernel": _kernel, "devices": _devices}
-    looks |= {name: partial(_folder, *each) for name, each in FOLDERS.items()}
-    looks |= {"notebooks": _notebooks, "runs": _runs, "ImageNet weights": _weights, "Slurm": _slurm}
-    if data_root is not None:
-        from wsolkit import datasets
+    from wsolkit import datasets
 
-        looks |= {name: partial(_data, name, data_root) for name in datasets.names()}
-    for what, look in looks.items():
+    yield Finding("wsolkit", "ok", f"{__version__} in Python {platform.python_version()}, {sys.prefix}")
+    probes: dict[str, Callable[[], tuple[str, ...]]] = {
+        "packages": _packages,
+        "kernel": _kernel,
+        "devices": _devices,
+        "run store": partial(_folder, folders.runs_root(), "WSOLKIT_RUNS"),
+        "cache": partial(_folder, folders.cache_root(), "WSOLKIT_CACHE"),
+        "figures": partial(_folder, folders.figures_root(), "WSOLKIT_OUT"),
+        "runs": _runs,
+        "ImageNet weights": _weights,
+        "Slurm": _slurm,
+    }
+    probes |= {name: partial(_data, name, data_root) for name in datasets.names() if data_root}
+    for what, probe in probes.items():
         try:
-            if found := look():
+            if found := probe():
                 yield Finding(what, *found)
         except (WsolkitError, ImportError, OSError, ValueError) as error:
             yield Finding(what, "wrong", str(error))
@@ -94,21 +93,18 @@ def _packages() -> tuple[str, ...]:
     """Whether what is installed meets the requirements of the package."""
     from packaging.requirements import Requirement
 
-    missing, shown = [], []
+    missing = []
     for requirement in map(Requirement, requires("wsolkit") or []):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
         try:
-            installed = version(requirement.name)
+            here = version(requirement.name)
         except PackageNotFoundError:
-            installed = ""
-        if not installed or not requirement.specifier.contains(installed, prereleases=True):
-            missing.append(f"{requirement} (here: {installed or 'none'})")
-        elif requirement.name in ("torch", "torchvision", "numpy", "pandas"):
-            shown.append(f"{requirement.name} {installed}")
+            here = ""
+        needed = not requirement.marker or requirement.marker.evaluate({"extra": ""})
+        if needed and not (here and requirement.specifier.contains(here, prereleases=True)):
+            missing.append(f"{requirement} (here: {here or 'none'})")
     if missing:
         return "wrong", "; ".join(missing), f"{sys.executable} -m pip install --upgrade wsolkit"
-    return "ok", ", ".join(shown)
+    return "ok", ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "pandas"))
 
 
 def _kernel() -> tuple[str, ...]:
@@ -121,71 +117,46 @@ def _kernel() -> tuple[str, ...]:
 def _devices() -> tuple[str, ...]:
     import torch
 
-    from wsolkit.system.processes import cores
-
     if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        return "ok", f"{len(names)} GPU ({names[0]}), {cores()} cores"
-    found = f"no GPU, {cores()} cores, torch {torch.__version__}"
-    return "note", found, "the demo needs none; the paper's own experiments do"
+        return "ok", f"{torch.cuda.device_count()} GPU ({torch.cuda.get_device_name(0)})"
+    return "note", "no GPU", "the demo needs none; the paper's own experiments do"
 
 
-def _folder(root: Callable[[], Path], variable: str) -> tuple[str, ...]:
+def _folder(folder: Path, variable: str) -> tuple[str, ...]:
     """Whether a folder can be written, or made, and how much room there is."""
-    folder = root()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     try:
         writable_folder(there)
     except WsolkitError:
         return "wrong", f"{folder} cannot be written", f"set {variable} to a folder that can"
-    found = f"{folder}, {free / 1e9:.0f} GB free"
     if free < ROOM:
-        return "wrong", found, "make room; wsolkit runs gc removes what finished runs do not need"
-    return "ok", found
-
-
-def _notebooks() -> tuple[str, ...]:
-    from wsolkit.batch.notebooks import find
-
-    return "ok", f"{len(find())} in {folders.notebooks_root()}"
+        return "wrong", f"{folder}, {free / 1e9:.1f} GB free", "make room, for example with wsolkit runs gc"
+    return "ok", f"{folder}, {free / 1e9:.0f} GB free"
 
 
 def _runs() -> tuple[str, ...]:
     from wsolkit.cli import housekeeping
 
-    states = housekeeping.listing(housekeeping.open_store())["state"].value_counts()
-    found = ", ".join(f"{states.get(state, 0)} {state}" for state in ("done", "begun", "foreign"))
-    return "ok", found, "wsolkit runs list" if len(states) else "make figures trains them"
+    states = housekeeping.listing(housekeeping.open_store())["state"].tolist()
+    return "ok", ", ".join(f"{states.count(state)} {state}" for state in ("done", "begun", "foreign"))
 
 
 def _weights() -> tuple[str, ...]:
     from wsolkit import models
 
-    missing: dict[str, str] = {}
-    for name in models.names():
-        model = models.build(name, 1)
+    for model in (models.build(name, 1) for name in models.names()):
         try:
             if model.imagenet_weights is not None:
                 models.imagenet_weights_file(model)
         except WsolkitError as error:
-            missing[name] = str(error)
-    if missing:
-        found = f"missing for {', '.join(missing)}; only profile paper needs them"
-        return "note", found, next(iter(missing.values()))
+            return "note", "some are missing; only profile paper needs them", str(error)
     return "ok", f"in {folders.weights_root()}"
 
 
 def _slurm() -> tuple[str, ...]:
     found = shutil.which("sbatch")
-    if not found:
-        return "note", "not here", "only --executor slurm needs it"
-    try:
-        answer = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        answer = ""
-    advice = "set SLURM_CONF, or go to a login node; only --executor slurm needs it"
-    return ("ok", found) if " UP" in answer else ("note", f"{found}, but no controller answers", advice)
+    return ("ok", found) if found else ("note", "not here", "only --executor slurm needs it")
 
 
 def _data(name: str, root: Path) -> tuple[str, ...]:

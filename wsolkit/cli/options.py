@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,12 @@ def output_folder(given: str | Path) -> Path:
     Raises:
         RecipeError: if it is a file, or cannot be made or written.
     """
-    return _writable(str(given), folder=True)
+    path = Path(given)
+    with suppress(OSError):  # of names that are too long
+        there = next(each for each in (path, *path.parents) if each.exists() or each.is_symlink())
+        if str(given) and there.is_dir() and os.access(there, os.W_OK):
+            return path
+    raise RecipeError(f"{str(given)!r} cannot be written: not a folder, or not one that can be made. Choose another.")
 
 
 def output_file(given: str | Path) -> Path:
@@ -54,19 +60,8 @@ def output_file(given: str | Path) -> Path:
     Raises:
         RecipeError: if it is a folder or a device, or cannot be written.
     """
-    return _writable(str(given), folder=False)
-
-
-def _writable(given: str, folder: bool) -> Path:
-    path, expected = Path(given), "a folder" if folder else "a file"
-    try:
-        there = next(each for each in (path, *path.parents) if each.exists() or each.is_symlink())
-    except OSError as error:
-        raise RecipeError(f"{given} cannot be written: {error.strerror}. Name {expected} that can be made.") from error
-    above = there if there != path or folder else path.parent
-    if not given or not above.is_dir() or (there == path and not folder and not path.is_file()):
-        found = f"{there} is {'a folder' if there.is_dir() else 'not a folder'}" if given else "the name is empty"
-        raise RecipeError(f"{given!r} cannot be written as {expected}: {found}. Name another one.")
-    if not os.access(above, os.W_OK):
-        raise RecipeError(f"{given} cannot be written: no write access to {above}. Choose another folder.")
-    return path
+    path = Path(given)
+    with suppress(OSError):
+        if output_folder(path.parent) and (path.is_file() or not (path.exists() or path.is_symlink())):
+            return path
+    raise RecipeError(f"{str(given)!r} cannot be written: not a file, or not one that can be made. Choose another.")

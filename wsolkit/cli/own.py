@@ -55,10 +55,7 @@ def localize(
         typer.Option(min=16, max=4096, help="Pictures become squares of this side (default: the run's, or 224)."),
     ] = None,
     kind: Annotated[Literal["cam", "norm", "similarity"], typer.Option(help="The map that gives the box.")] = "cam",
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=0.99, help="Share of the map's maximum (default: 0.2).", show_default=False),
-    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the map's maximum.")] = 0.2,
     target: Annotated[int | None, typer.Option(min=0, help="Class index (default: the most probable class).")] = None,
     classes: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", parser=output_folder, metavar="PATH")] = Path(
@@ -76,13 +73,13 @@ def localize(
     names = read_names(classes) if classes else ()
     pictures = find_pictures(images)
 
-    from wsolkit.decomposition import THRESHOLD
     from wsolkit.own import classifiers, localization  # PyTorch takes seconds to load
 
-    share = THRESHOLD if threshold is None else threshold
     opened = classifiers.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
-    done = localization.localize_files(opened.network, pictures, out, opened.size, kind, share, target, names, origin)
+    done = localization.localize_files(
+        opened.network, pictures, out, opened.size, kind, threshold, target, names, origin
+    )
     for found in done.found:
         typer.echo(f"{found.image}: {localization.describe_class(found)}, box {found.box}, {found.annotated}")
     for problem in done.unreadable:
@@ -91,7 +88,7 @@ def localize(
     typer.echo(f"{count}, {len(done.unreadable)} unreadable; results in {out}")
     if wide := sum(found.share > NEARLY_ALL for found in done.found):
         typer.echo(
-            f"{wide} boxes cover nearly all of their pictures at --threshold {share:g}; raise it for smaller ones"
+            f"{wide} boxes cover nearly all of their pictures; a --threshold above {threshold:g} gives smaller ones"
         )
     if done.unreadable:
         raise typer.Exit(1)

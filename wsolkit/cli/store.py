@@ -9,7 +9,6 @@ from wsolkit.cli.output import show_table
 app = typer.Typer(no_args_is_help=True, help="The run store: what is in it, whether it is whole, what could go.")
 
 Run = Annotated[str, typer.Argument(help="A run's key, or its first characters.")]
-Runs = Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]
 
 
 @app.command("list")
@@ -45,7 +44,7 @@ def show(run: Run) -> None:
 
 
 @app.command()
-def compare(runs: Runs) -> None:
+def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]) -> None:
     """Put runs side by side: where their recipes differ, and their rates in percent.
 
     Example: wsolkit runs compare 4539 a1b2
@@ -91,7 +90,7 @@ def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) 
     found = housekeeping.garbage(housekeeping.open_store())
     for path, why, size in found:
         typer.echo(f"{size / 1e6:9.1f} MB  {path}: {why}")
-    typer.echo(f"{sum(each.size for each in found) / 1e6:9.1f} MB in all")
+    typer.echo(f"{sum(size for _, _, size in found) / 1e6:9.1f} MB in all")
     if found and (yes or typer.confirm("Remove these?")):
-        housekeeping.remove(found)
+        housekeeping.remove(path for path, _, _ in found)
         typer.echo("removed")

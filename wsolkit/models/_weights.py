@@ -4,10 +4,8 @@ import logging
 import os
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,20 +17,25 @@ from wsolkit.system import folders
 
 logger = logging.getLogger(__name__)
 
-#: Entries of a training checkpoint that hold the model's weights, the likeliest first.
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
+#: Entries of a training checkpoint that usually hold the model's weights.
+WRAPPERS = {"state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"}
 
 #: Entries within entries that are searched for weights; a hostile file may contain itself.
 DEPTH = 3
 
-#: What is taken for weights by mistake: patterns of a file's first bytes and the members of an archive, and its kind.
+#: Bytes from a file's beginning by which it is recognised, and what separates them from the error that it raised.
+BEGINNING, SEPARATOR = 300, b"\n--\n"
+
+#: What a file is that cannot be read, by the first pattern found in its beginning or in the error that it raised.
 MISTAKEN = {
-    rb"\A\n": "empty",
-    rb"\A\x89HDF": "an HDF5 file, as Keras writes them",
-    rb"\A\x93NUMPY|\.npy\n": "a file of NumPy arrays",
-    rb"constants\.pkl\n": "a TorchScript archive, a program with its weights",
-    rb"\Aversion https://git-lfs": "a Git LFS pointer (`git lfs pull` fetches the file itself)",
-    rb"\A\s*<": "a web page, from a download that went wrong",
+    rb"\A\n--\n": "is empty",
+    rb"\A\x89HDF": "is an HDF5 file, as Keras writes them",
+    rb"\A\x93NUMPY|\APK[\s\S]*\.npy": "is a file of NumPy arrays",
+    rb"TorchScript": "is a TorchScript archive, a program with its weights",
+    rb"\Aversion https://git-lfs": "is a Git LFS pointer (`git lfs pull` fetches the file itself)",
+    rb"\A\s*<": "is a web page, from a download that went wrong",
+    rb"\A(PK|\x80)[\s\S]*GLOBAL ": "holds Python objects besides tensors (reading them could run code)",
+    rb"": "is not a file of weights, or is damaged or cut short; copy or download it again",
 }
 
 #: What to do about a file that cannot be used.
@@ -51,9 +54,8 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
         CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
     """
     file = imagenet_weights_file(model, file)
-    state = read_state_dict(file)
     try:
-        model.load_imagenet(state)
+        model.load_imagenet(read_state_dict(file))
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{file} does not hold weights of {type(model).__name__}: {reason}") from error
@@ -67,9 +69,7 @@ def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) 
     """
     weights = model.imagenet_weights
     if weights is None:
-        raise CheckpointError(
-            f"{type(model).__name__} has no ImageNet weights. Pretrain it with a recipe of its own, or choose vgg16."
-        )
+        raise CheckpointError(f"{type(model).__name__} has no ImageNet weights. Choose vgg16, or pretrain by a recipe.")
     path = Path(file or folders.weights_root() / weights.url.rsplit("/", 1)[-1]).expanduser()
     if not os.path.isfile(path):
         raise CheckpointError(
@@ -83,7 +83,7 @@ def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) 
 def read_state_dict(file: Path) -> Mapping[str, Tensor]:
     """Read tensors by name from a file of weights or a training checkpoint; no code in it is ever run.
 
-    Of a training checkpoint the model's weights are taken (see :data:`WRAPPERS`), and the log says from which entry.
+    Of a training checkpoint the model's weights are taken (see :data:`WRAPPERS`), and the log names their entry.
 
     Args:
         file: ``.safetensors``, or what ``torch.save`` wrote, in its present or its former format.
@@ -92,75 +92,45 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
         CheckpointError: if the file is missing, is something else, or holds more than plain data and tensors.
     """
     if not os.path.isfile(file):
-        found = "is a folder" if os.path.isdir(file) else "is not a regular file" if os.path.exists(file) else ""
-        raise CheckpointError(f"{file} {found or 'does not exist'}. Give a file of weights, .safetensors or .pth.")
-    try:
-        content = _load(file)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {file}: {error.strerror or error}.") from error
+        state = "is a folder or not a regular file" if os.path.exists(file) else "does not exist"
+        raise CheckpointError(f"{file} {state}. Give a file of weights, .safetensors or .pth.")
+    content = _load(file)
     groups = list(_tensor_groups(content))
     if not groups:
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(f"{file} holds no tensors by name: expected a state dict, found {found or 'nothing'}.")
-    path, tensors = min(groups, key=_rank)
-    if path or len(tensors) < len(content):
-        others = [str(name) for name in content if name not in (path[:1] or tensors)]
-        left = f"; left out: {', '.join(others[:8])}" if others else ""
-        source = f"its entry {'.'.join(path)!r}" if path else "the tensors in it"
-        logger.warning("%s is a training checkpoint: the weights are %s%s.", file, source, left)
+        found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(f"{file} holds no tensors by name: expected a state dict, found {found}.")
+    path, tensors = min(groups, key=lambda group: (sum(name not in WRAPPERS for name in group[0]), -len(group[1])))
+    if path:
+        logger.warning("%s is a training checkpoint: the weights are its entry %r.", file, ".".join(path))
     return tensors
 
 
-def _load(file: Path) -> Any:
+def _load(file: Path) -> object:
     """The content of a file; the code in a pickle is never run.
 
     Raises:
-        OSError: if it cannot be read.
-        CheckpointError: if it is something else or damaged, or holds more than plain data and tensors.
+        CheckpointError: if it cannot be read, is something else or damaged, or holds more than plain data and tensors.
     """
-    with open(file, "rb") as opened:
-        start = opened.read(64)
     try:
-        archive = zipfile.is_zipfile(file)
-        members = zipfile.ZipFile(file).namelist() if archive else []
-        seen = b"\n".join([start, *map(str.encode, members), b""])
-        if kinds := [kind for pattern, kind in MISTAKEN.items() if re.search(pattern, seen)]:
-            raise CheckpointError(f"{file} is {kinds[0]}. Expected weights, .safetensors or .pth. {ADVICE}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols
-            if start[8:9] == b"{":
+        with open(file, "rb") as opened, warnings.catch_warnings(action="ignore"):  # about former formats
+            beginning = opened.read(BEGINNING)
+            if beginning[8:9] == b"{":
                 return load_file(file)
-            with open(file, "rb") as opened:  # of a path torch.load would also look at the ending
-                return torch.load(opened, map_location="cpu", weights_only=True)
-    except (OSError, CheckpointError):
-        raise
+            opened.seek(0)  # of a path torch.load would also look at the ending
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {file}: {error.strerror or error}.") from error
     except Exception as error:  # bytes that are something else can raise anything
-        if start.startswith((b"PK", b"\x80")) and (found := re.search(r"GLOBAL (\S+)", str(error))):
-            former = "" if archive else " It is in PyTorch's format from before version 1.6."
-            raise CheckpointError(
-                f"{file} holds Python objects besides tensors ({found[1]}): a whole model, or the settings of a "
-                f"training. Reading them could run code in the file, so it is not read.{former} {ADVICE}"
-            ) from None
-        raise CheckpointError(
-            f"{file} is not a file of weights, or is damaged or cut short. Copy or download it again."
-        ) from None
+        seen = beginning + SEPARATOR + ascii(error).encode()
+        kind = next(kind for pattern, kind in MISTAKEN.items() if re.search(pattern, seen))
+        raise CheckpointError(f"{file} {kind}. {ADVICE}") from None
 
 
 def _tensor_groups(content: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Every mapping from names to tensors within some content, with the names of the entries that lead to it."""
-    if not isinstance(content, Mapping) or len(path) > DEPTH:
-        return
-    if tensors := {
-        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
-    }:
-        yield path, tensors
-    for name, value in content.items():
-        yield from _tensor_groups(value, (*path, str(name)))
-
-
-def _rank(group: tuple[tuple[str, ...], Mapping[str, Tensor]]) -> tuple[tuple[int, ...], int]:
-    """Likelier entries come first; the file's own tensors after :data:`WRAPPERS`, before any other entry."""
-    path, tensors = group
-    known = len(WRAPPERS)
-    ranks = tuple(WRAPPERS.index(name) if name in WRAPPERS else known + 1 for name in path) or (known,)
-    return ranks, -len(tensors)
+    if isinstance(content, Mapping) and len(path) <= DEPTH:
+        tensors = {name: each for name, each in content.items() if isinstance(name, str) and isinstance(each, Tensor)}
+        if tensors:
+            yield path, tensors
+        for name, each in content.items():
+            yield from _tensor_groups(each, (*path, str(name)))

@@ -3,18 +3,23 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torchvision.models import get_model, list_models
 
 from wsolkit import models
 from wsolkit.errors import CheckpointError, unknown
+from wsolkit.own.pictures import first_line
 from wsolkit.system import folders
 from wsolkit.training.checkpoints import BEST
 from wsolkit.training.recipes import Recipe
@@ -63,13 +68,9 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
     file = find_weights(weights)
     beside = file.with_name(RECIPE)
     recipe = Recipe.from_file(beside) if os.path.exists(beside) else None
+    name = model or (recipe.backbone if recipe else USUAL_MODEL)
     side = size or (recipe.crop_size if recipe else USUAL_SIZE)
-    if named := model or (recipe and recipe.backbone):
-        return Classifier(load_classifier(named, file), side, named)
-    try:
-        return Classifier(load_classifier(USUAL_MODEL, file), side, USUAL_MODEL)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} ({USUAL_MODEL} was assumed; --model, or model=, names another.)") from None
+    return Classifier(load_classifier(name, file), side, name)
 
 
 def find_weights(weights: Path) -> Path:
@@ -79,19 +80,14 @@ def find_weights(weights: Path) -> Path:
         CheckpointError: if there is none, or several runs begin with these characters.
     """
     given = weights.expanduser()
-    if os.path.isdir(given):
-        if not os.path.isfile(given / BEST):
-            raise CheckpointError(f"{weights} holds no {BEST}: it is not the folder of a finished run.")
-        return given / BEST
-    if os.path.exists(given):
+    if os.path.exists(given) and not os.path.isdir(given):
         return given
-    runs = sorted(folders.runs_root().glob(f"*/{BEST}"))
-    found = [file for file in runs if file.parent.name.startswith(str(weights))]
+    runs = [run for run in folders.runs_root().glob("*") if run.name.startswith(str(weights))]
+    found = [run / BEST for run in ([given] if os.path.isdir(given) else runs) if os.path.isfile(run / BEST)]
     if len(found) != 1:
-        count = f"{len(found)} runs begin" if found else "no run begins"
         raise CheckpointError(
-            f"{weights} does not exist, and {count} with it. Give a state dict (.safetensors or .pth), or a run that "
-            "`wsolkit runs list` shows."
+            f"{weights} is no file, not the folder of a finished run, and the beginning of {len(found)} runs' keys. "
+            "Give a state dict (.safetensors or .pth), or a run that `wsolkit runs list` shows."
         )
     return found[0]
 
@@ -112,29 +108,25 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         RecipeError: for an unknown name.
         CheckpointError: if the file cannot be read, or does not fit.
     """
-    from torchvision import models as torchvision_models
-
-    others = torchvision_models.list_models(module=torchvision_models)
-    if name not in (*models.names(), *others):
-        raise unknown("model", name, [*models.names(), *others])
+    known = [*models.names(), *list_models(module=torchvision.models)]
+    if name not in known:
+        raise unknown("model", name, known)
     state = models.read_state_dict(weights)
-    fit = min(_fits(name, others, state), key=lambda fit: sum(map(len, fit.misfits.values())))
+    fit = _best_fit(name, state)
     if fit.misfits:
-        under = f" Under the prefix {fit.prefix!r}, of" if fit.prefix else " Of"
-        said = ", ".join(f"{len(keys)} {what} (e.g. {keys[0]})" for what, keys in fit.misfits.items())
-        alike = get_close_matches(name, others, ALIKE, 0)
-        fitting = next((each for each in alike if _takes(each, others, state)), None)
-        advice = f"It fits {fitting}." if fitting else "Name the model that it belongs to."
-        raise CheckpointError(f"{weights} does not fit {name}.{under} the tensors, {said}. {advice}")
+        under = f"under the prefix {fit.prefix!r}, " if fit.prefix else ""
+        raise CheckpointError(
+            f"{weights} does not fit {name}: {under}{len(fit.misfits)} tensors are missing, unknown or of another "
+            f"shape, e.g. {fit.misfits[0]}. {_advice(get_close_matches(name, known, ALIKE, 0), state)}"
+        )
     if fit.prefix:
-        left = f", {len(state) - len(fit.state)} tensors without it are left out" if len(fit.state) < len(state) else ""
-        logger.warning("%s: the prefix %r is taken off the names of the tensors%s.", weights, fit.prefix, left)
+        message = "%s: the prefix %r is taken off the names of the tensors; %d tensors without it are left out."
+        logger.warning(message, weights, fit.prefix, len(state) - len(fit.state))
     model = fit.build(fit.classes)
     try:
         model.load_state_dict(fit.state)
     except (RuntimeError, NotImplementedError) as error:  # of types that cannot be copied, such as quantized ones
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The weights in {weights} cannot be copied into {name}: {reason}") from error
+        raise CheckpointError(f"Cannot copy the weights in {weights} into {name}: {first_line(error)}") from error
     return model.eval()
 
 
@@ -146,64 +138,63 @@ class _Fit(NamedTuple):
         classes: the number of classes.
         prefix: before the names of the tensors.
         state: the tensors that have the prefix, by their names without it.
-        misfits: names of tensors by what is wrong with them; empty if they fit.
+        misfits: the tensors that do not fit, and how; empty if all do.
     """
 
     build: Callable[[int], nn.Module]
     classes: int
     prefix: str
     state: Mapping[str, Tensor]
-    misfits: Mapping[str, Sequence[str]]
+    misfits: Sequence[str]
 
 
-def _takes(name: str, others: Sequence[str], state: Mapping[str, Tensor]) -> bool:
-    """Whether a model fits, for the advice in an error: nothing is raised for one that cannot be built."""
-    try:
-        return any(not fit.misfits for fit in _fits(name, others, state))
-    except Exception:
-        logger.debug("%s cannot be built to compare it with the weights", name, exc_info=True)
-        return False
-
-
-def _fits(name: str, others: Sequence[str], state: Mapping[str, Tensor]) -> Iterator[_Fit]:
-    """How tensors fit the kit's and torchvision's model of a name (both have a resnet50), under each prefix."""
-    from torchvision.models import get_model
-
+def _best_fit(name: str, state: Mapping[str, Tensor]) -> _Fit:
+    """How tensors fit the kit's or torchvision's model of a name (both have a resnet50), under the best prefix."""
     builders: list[Callable[[int], nn.Module]] = []
     if name in models.names():
-        builders.append(lambda classes: models.build(name, classes))
-    if name in others:
-        builders.append(lambda classes: _quietly(get_model, name, weights=None, num_classes=classes))
+        builders.append(partial(models.build, name))
+    if name in list_models(module=torchvision.models):
+        builders.append(partial(_torchvision_model, name))
+    fits = []
     for build in builders:
         shapes = _shapes(build)
         heads, first = [key for key, shape in shapes.items() if PROBE in shape[:1]], next(iter(shapes))
         for prefix in ("", *sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})):
             given = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
             classes = max((len(given[key]) for key in heads if key in given and given[key].ndim), default=0) or PROBE
-            own = {key: (classes, *shape[1:]) if key in heads else tuple(shape) for key, shape in shapes.items()}
-            found = {
-                "missing": [key for key in own if key not in given],
-                "unknown to the model": [key for key in given if key not in own],
-                "of another shape": [key for key in own if key in given and own[key] != tuple(given[key].shape)],
-            }
-            yield _Fit(build, classes, prefix, given, {what: keys for what, keys in found.items() if keys})
+            expected = shapes | {key: (classes, *shapes[key][1:]) for key in heads}
+            found = {key: tuple(tensor.shape) for key, tensor in given.items()}
+            misfits = [
+                f"{key} (expected {expected.get(key, 'none')}, found {found.get(key, 'none')})"
+                for key in expected | found
+                if expected.get(key) != found.get(key)
+            ]
+            fits.append(_Fit(build, classes, prefix, given, misfits))
+    return min(fits, key=lambda fit: len(fit.misfits))
 
 
-def _quietly(make: Callable[..., nn.Module], *args: object, **kwargs: object) -> nn.Module:
-    """A model without torchvision's warnings about initial values, which nobody uses here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return make(*args, **kwargs)
+def _advice(names: Sequence[str], state: Mapping[str, Tensor]) -> str:
+    """Which of some models tensors fit; one that cannot be built is passed over."""
+    for name in names:
+        with suppress(Exception):
+            if not _best_fit(name, state).misfits:
+                return f"It fits {name}."
+    return "Name the model that it belongs to by --model, or model=."
 
 
-def _shapes(build: Callable[[int], nn.Module]) -> dict[str, torch.Size]:
+def _shapes(build: Callable[[int], nn.Module]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's tensors, with :data:`PROBE` classes; without memory for them if possible."""
     try:
         with _WithoutMemory():
             model = build(PROBE)
     except Exception:  # a constructor that computes with its own tensors
         model = build(PROBE)
-    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def _torchvision_model(name: str, classes: int) -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):  # about initial values, which nobody uses here
+        return get_model(name, weights=None, num_classes=classes)
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -211,7 +202,7 @@ class _WithoutMemory(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         """Call a function of PyTorch."""
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
+            kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)

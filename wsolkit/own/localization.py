@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,19 +11,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from wsolkit import datasets
-from wsolkit.decomposition import THRESHOLD, Decomposition, decompose
+from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError, WsolkitError
 from wsolkit.own.classifiers import USUAL_SIZE
-from wsolkit.own.pictures import check_names, find_pictures, first_line, read_picture
+from wsolkit.own.pictures import check_names, find_pictures, first_line, read_pictures
 from wsolkit.system.progress import progress
 from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training.loading import normalise
 
 #: The file with all results, beside the pictures.
 RESULTS = "localized.json"
-
-#: Side of images in pixels below which many networks have a last feature map of a single cell, or none at all.
-SMALL = 64
 
 #: Bytes of a picture's name that the written picture's name takes over; file systems allow 255 in all.
 NAME_BYTES = 180
@@ -105,19 +102,18 @@ def localize_files(
     found: list[Located] = []
     unreadable: list[str] = []
     try:
-        for file in progress(chosen, "pictures"):
+        for file, picture in read_pictures(progress(chosen, "pictures"), unreadable):
+            images = squared(picture, size)[None]
             try:
-                picture = read_picture(file)
-            except DataError as error:
-                unreadable.append(str(error))
-                continue
-            image = squared(picture, size)
-            result = _decomposed(model, image, target)
+                result = decompose(model, normalise(images, next(model.parameters()).device), target)
+            except WsolkitError:
+                raise
+            except Exception as error:  # networks raise anything over images that are too small for them
+                reason = f"{type(model).__name__} cannot take images of {size}x{size} pixels: {first_line(error)}"
+                raise DataError(f"{reason}. Give another --size, e.g. 224.") from error
             label, logits = int(result.target[0]), result.logits[0]
             check_names(names, len(logits))
             writable_folder(out)  # only now: what is refused above leaves no empty folder behind
-            annotated = out / _free_name(file, taken)
-            taken.add(annotated.name)
             x0, y0, x1, y1 = box = box_in_picture(result.boxes(threshold, kind)[0], size, picture.size)
             located = Located(
                 image=str(file),
@@ -126,12 +122,12 @@ def localize_files(
                 probability=round(float(logits.softmax(0)[label]), 4),
                 box=box,
                 picture_size=picture.size,
-                annotated=str(annotated),
+                annotated=str(out / _free_name(file, taken)),
                 share=round((x1 - x0 + 1) * (y1 - y0 + 1) / (picture.width * picture.height), 4),
             )
-            overlay = Image.fromarray(result.overlay(image[None], kind)[0])
+            overlay = Image.fromarray(result.overlay(images, kind)[0])
             sheet = _sheet(picture, overlay, located, f"{kind} above {threshold:g}")
-            with atomic_file(annotated) as partial:
+            with atomic_file(Path(located.annotated)) as partial:
                 sheet.save(partial, format="png")
             found.append(located)
     finally:
@@ -140,19 +136,6 @@ def localize_files(
             with atomic_file(out / RESULTS) as partial:
                 partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return Localized(tuple(found), tuple(unreadable))
-
-
-def _decomposed(model: nn.Module, image: np.ndarray, target: int | None) -> Decomposition:
-    """The decomposition for one image (h, w, 3); what a network raises for a size that it cannot take is explained."""
-    size = len(image)
-    try:
-        return decompose(model, normalise(image[None], next(model.parameters()).device), target)
-    except Exception as error:
-        hint = " Images of this size may be too small for the model; try 224." if size < SMALL else ""
-        if isinstance(error, WsolkitError):
-            raise type(error)(f"{error}{hint}") from error
-        name, reason = type(model).__name__, first_line(error)
-        raise DataError(f"{name} cannot take images of {size}x{size} pixels: {reason}. Give another --size.") from error
 
 
 def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None = None) -> list[Path]:
@@ -173,11 +156,10 @@ def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None
         WsolkitError: if the folder cannot be written.
     """
     data = datasets.open_dataset(dataset, "test", USUAL_SIZE, data_root=data_root)
-    writable_folder(folder)
+    numbers = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
     files = []
-    for number in np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist():
-        found = data[number]
-        files.append(folder / f"{Path(found.image_id).stem}.png")
+    for found in map(data.__getitem__, numbers.tolist()):
+        files.append(writable_folder(folder) / f"{Path(found.image_id).stem}.png")
         with atomic_file(files[-1]) as partial:
             Image.fromarray(found.image).save(partial, format="png")
     return files
@@ -198,12 +180,8 @@ def read_folder(folder: Path, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder. Name one that holds pictures.")
-    pictures, unreadable = [], []
-    for file in find_pictures([folder]):
-        try:
-            pictures.append(squared(read_picture(file), size))
-        except DataError as error:
-            unreadable.append(str(error))
+    unreadable: list[str] = []
+    pictures = [squared(picture, size) for _, picture in read_pictures(find_pictures([folder]), unreadable)]
     if not pictures:
         raise DataError(f"No picture in {folder} can be read. {unreadable[0]}")
     return np.stack(pictures), tuple(unreadable)
@@ -221,23 +199,25 @@ def box_in_picture(box: np.ndarray, size: int, picture_size: tuple[int, int]) ->
     return x0, y0, x1, y1
 
 
-def _free_name(file: Path, taken: Collection[str]) -> str:
-    """The name for a written picture; pictures of one name from several folders are numbered."""
+def _free_name(file: Path, taken: set[str]) -> str:
+    """The name for a written picture, which is then taken; pictures of one name from several folders are numbered."""
     stem = file.stem.encode(errors="surrogateescape")[:NAME_BYTES].decode(errors="ignore")
     names = [f"{stem}.png", *(f"{stem}-{number}.png" for number in range(1, len(taken) + 1))]
-    return next(name for name in names if name not in taken)
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 def _sheet(picture: Image.Image, overlay: Image.Image, located: Located, how: str) -> Image.Image:
     """The picture beside its overlay, both with the box, under a line with the class and how the box was found."""
-    gap, letters = max(2, round(max(picture.size) / 150)), max(11, round(max(picture.size) / 30))
-    top = round(1.5 * letters)
-    sheet = Image.new("RGB", (2 * picture.width + gap, picture.height + top), "white")
-    for number, each in enumerate((picture.copy(), overlay.resize(picture.size, Image.Resampling.BILINEAR))):
-        ImageDraw.Draw(each).rectangle(located.box, outline=(230, 120, 0), width=gap)
-        sheet.paste(each, (number * (picture.width + gap), top))
-    said = f"{describe_class(located)}; box: {how}"
-    ImageDraw.Draw(sheet).text((gap, top // 6), said, fill="black", font=ImageFont.load_default(letters))
+    line = max(2, round(max(picture.size) / 150))
+    width, top = picture.width + line, 8 * line
+    sheet = Image.new("RGB", (width + picture.width, picture.height + top), "white")
+    for left, each in ((0, picture), (width, overlay.resize(picture.size, Image.Resampling.BILINEAR))):
+        ImageDraw.Draw(each).rectangle(located.box, outline=(230, 120, 0), width=line)
+        sheet.paste(each, (left, top))
+    font, text = ImageFont.load_default(5 * line), f"{describe_class(located)}; box: {how}"
+    ImageDraw.Draw(sheet).text((line, line), text, fill="black", font=font)
     return sheet
 
 

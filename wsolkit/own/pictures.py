@@ -4,7 +4,7 @@ import codecs
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,22 +26,33 @@ def find_pictures(files: Sequence[Path]) -> list[Path]:
     Hidden files of a folder, such as those that macOS adds, are left out.
 
     Raises:
-        DataError: if there are none, or a file or folder does not exist or cannot be listed.
+        DataError: if there are none, or a file or folder does not exist.
+        OSError: if a folder cannot be listed.
     """
     known = {end for end, name in Image.registered_extensions().items() if name in Image.OPEN.keys() - EXCLUDED}
-    found = []
+    found: list[Path] = []
     for file in files:
         if not os.path.exists(file):
             raise DataError(f"{file} does not exist. Name pictures, or folders of pictures.")
-        try:
-            listed = sorted(file.iterdir()) if os.path.isdir(file) else []
-        except OSError as error:
-            raise DataError(f"Cannot list {file}: {error.strerror}. Name pictures, or folders of pictures.") from error
-        inside = [each for each in listed if each.suffix.lower() in known and each.name[0] != "." and not each.is_dir()]
-        found += inside if os.path.isdir(file) else [file]
+        if os.path.isdir(file):
+            shown = [each for each in sorted(file.iterdir()) if not each.name.startswith(".") and not each.is_dir()]
+            found += [each for each in shown if each.suffix.lower() in known]
+        else:
+            found.append(file)
     if not found:
         raise DataError(f"No pictures in {', '.join(map(str, files))}. Name pictures, or folders of pictures.")
     return found
+
+
+def read_pictures(files: Iterable[Path], unreadable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Pictures by `read_picture`, each with its file; what is wrong with the others is added to a list."""
+    for file in files:
+        try:
+            picture = read_picture(file)
+        except DataError as error:
+            unreadable.append(str(error))
+        else:
+            yield file, picture
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -98,10 +109,8 @@ def read_picture(file: Path) -> Image.Image:
                 return _rgb(opened)
     except DataError:
         raise
-    except Image.UnidentifiedImageError:
-        raise DataError(f"{file} is not a picture, or is of an unknown kind.") from None
     except Exception as error:  # over damaged files decoders raise anything
-        raise DataError(f"Cannot read {file} as a picture: {first_line(error)}.") from error
+        raise DataError(f"{file} is not a picture, is damaged, or of an unknown kind: {first_line(error)}.") from error
 
 
 def first_line(error: Exception) -> str:
@@ -117,8 +126,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         picture = _to_8bit(picture, (65535,) if sixteen else (255, 65535) if picture.mode == "I" else (1,))
     if picture.has_transparency_data:
         picture = picture.convert("LA") if picture.mode == "La" else picture
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return picture.convert("RGB")
 
 
