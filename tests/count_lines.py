@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "wsolkit"
 
 #: Lines of code that the package may have; lowered whenever it becomes thinner. The aim is 5,300.
-LIMIT = 7300
+LIMIT = 7200
 
 
 def lines_of_code(path: Path) -> int:
