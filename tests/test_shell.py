@@ -41,7 +41,7 @@ def test_every_help_fits_a_screen_and_carries_an_example(path, wsolkit, monkeypa
 def test_errors_are_a_line_and_faults_two(wsolkit, monkeypatch):
     code, _, errors = wsolkit("runs", "show", "none")
     assert code == 2
-    assert errors == "Error: No run begins with 'none'; `wsolkit runs list` lists all 0.\n"
+    assert errors == "Error: 0 of 0 runs have a key beginning with 'none'. `wsolkit runs list` lists them.\n"
 
     def fault(data_root):
         raise KeyError("x")
@@ -59,7 +59,7 @@ def test_debug_shows_the_traceback():
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert "Traceback" in ended.stderr
-    assert "RecipeError: No run begins with 'none'" in ended.stderr
+    assert "RecipeError: 0 of 0 runs" in ended.stderr
 
 
 def test_usage_errors_and_the_version(wsolkit):
@@ -71,16 +71,16 @@ def test_tables_are_drawn_in_a_terminal_and_plain_in_a_log(capsys, monkeypatch):
     seeds = pd.array([1234567, None], dtype="Int64")
     frame = pd.DataFrame({"run": ["0123", "4567"], "images": [12345, 6], "seed": seeds, "gt_known_loc": [61.5, None]})
     output.show_table(frame)
-    assert capsys.readouterr().out.splitlines() == [
-        " run images      seed  gt_known_loc",
-        "0123 12,345 1,234,567          61.5",
-        "4567      6                        ",
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "run   images       seed  gt_known_loc",
+        "0123  12,345  1,234,567          61.5",
+        "4567       6",
     ]
     monkeypatch.setenv("FORCE_COLOR", "1")
     output.show_table(frame)
     drawn = capsys.readouterr().out
     assert "\x1b[1m" in drawn
-    assert "gt known loc" in drawn
+    assert "gt_known_loc" in drawn
     assert "nan" not in drawn
 
 

@@ -28,7 +28,7 @@ THRESHOLD = "best_threshold"
 #: What the names of a method's options begin with.
 OPTION = "method_options."
 
-#: Seconds after which nobody is writing a file any more: no file of a run takes that long.
+#: Seconds after which a file is no longer being written: no file of a run takes that long.
 ABANDONED = 3600
 
 #: What reading a damaged report or ``run.json`` raises.
@@ -40,58 +40,54 @@ def open_store() -> RunStore:
     return RunStore(runs_root(), Machine())
 
 
-def folders(store: RunStore) -> list[Path]:
-    """The folders of all runs, finished or not."""
-    return sorted(path.parent for path in store.root.glob(f"*/{RECIPE}"))
+def folders(store: RunStore, beginnings: Iterable[str] = ()) -> list[Path]:
+    """The folders of runs, finished or not.
 
-
-def find(store: RunStore, name: str) -> Path:
-    """A run's folder from its key or the first characters of it.
+    Args:
+        store: the run store.
+        beginnings: of the runs' keys, or the whole keys; with none, all runs are meant.
 
     Raises:
-        RecipeError: if there is none, or several begin with them.
+        RecipeError: if no run, or more than one, has a key that begins so.
     """
-    known = {folder.name: folder for folder in folders(store)}
-    found = [name] if name in known else [key for key in known if key.startswith(name)]
-    if len(found) > 1:
-        raise RecipeError(f"{len(found)} runs begin with {name!r}, e.g. {found[0]}. Give more of the key.")
-    if not found:
-        raise RecipeError(f"No run begins with {name!r}; `wsolkit runs list` lists all {len(known)}.")
-    return known[found[0]]
+    known = sorted(path.parent for path in store.root.glob(f"*/{RECIPE}"))
+    chosen = []
+    for beginning in beginnings:
+        found = [folder for folder in known if folder.name.startswith(beginning)]
+        if len(found) != 1:
+            hint = "Give more of the key" if found else "`wsolkit runs list` lists them"
+            raise RecipeError(f"{len(found)} of {len(known)} runs have a key beginning with {beginning!r}. {hint}.")
+        chosen += found
+    return chosen or known
 
 
-def read_run(store: RunStore, folder: Path) -> tuple[dict[str, Any], dict[str, float], dict[str, Any]]:
-    """What is known of a run, by dotted names.
+def read_run(store: RunStore, folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What is known about a run, by dotted names.
 
     Returns:
         The recipe's fields, with its key, its label in the paper's rows, its state and epochs, and with pretraining by
         its key; the CAM's rates on the test split, in percent, and best thresholds, in [0, 1]; how the run was made.
-        The last two are empty without a report that can be read: `problems` says why.
+        The last two are empty unless there is a report that can be read: `problems` says why.
 
     Raises:
         RecipeError: for a recipe that this version cannot read.
     """
     recipe = Recipe.from_file(folder / RECIPE)
-    before = recipe.pretrained.key if isinstance(recipe.pretrained, Recipe) else recipe.pretrained
     state = "foreign" if recipe.key != folder.name else "done" if store.find(recipe) else "begun"
-    finished, rates, made = 0, {}, {}
+    epochs, rates, made = 0, {}, {}
     with suppress(*DAMAGED):
-        finished = store.finished_epochs(recipe)
-    with suppress(*DAMAGED):
+        epochs = store.finished_epochs(recipe)
         if state == "done":
             run = Run(recipe, folder)
             made = run.info() | {"code": None}  # hashes are for programs
             cam = run.report().rates.set_index(["map", "metric"])["value"]["cam"]
-            rates = {
-                name: value if name.startswith(THRESHOLD) else round(value * 100, 2) for name, value in cam.items()
-            }
-    known = {"key": recipe.key, "label": recipe.label, "state": state, "epochs": f"{finished}/{recipe.epochs}"}
-    fields = json.loads(recipe.to_json()) | known | {"pretrained": before}
-    return _flat(fields), rates, _flat(made)
-
-
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    return pd.json_normalize(dict(nested)).iloc[0].to_dict() if nested else {}
+            percent = cam.where(cam.index.str.startswith(THRESHOLD), cam * 100)
+            rates = percent.round(2).to_dict()
+    fields = json.loads(recipe.to_json()) | {"key": recipe.key, "label": recipe.label, "state": state}
+    before = getattr(recipe.pretrained, "key", recipe.pretrained)
+    fields |= {"epochs": f"{epochs}/{recipe.epochs}", "pretrained": before}
+    flat, flat_made = (pd.json_normalize([nested]).iloc[0].to_dict() for nested in (fields, made))
+    return flat, rates, flat_made
 
 
 def listing(store: RunStore) -> pd.DataFrame:
@@ -126,35 +122,26 @@ def _options(row: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str, str]]:
     return [(kind, name.removeprefix(OPTION), str(row[name])) for name in row if name.startswith(OPTION)]
 
 
-def describe(store: RunStore, folder: Path) -> str:
-    """A run in lines: its folder, its recipe, its rates, and how it was made."""
-    try:
-        fields, rates, made = read_run(store, folder)
-    except WsolkitError as error:
-        return f"{folder}\nforeign: {error}"
-    percent = {name: f"{value:6.2f}" for name, value in rates.items()}
-    blocks = {
-        str(folder): fields,
-        "CAM on the test split: percent, and best thresholds in [0, 1]": percent,
-        "How it was made; epochs, seconds and images/s of the last attempt": made,
-    }
-    lines = [[title, *(f"  {name:34} {block[name]}" for name in block)] for title, block in blocks.items() if block]
-    return "\n\n".join(map("\n".join, lines))
+def side_by_side(store: RunStore, chosen: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Tables with a row a field and a column a run: the recipes, the rates, and how the runs were made.
 
-
-def compare(store: RunStore, chosen: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Runs side by side, one column a run: the fields of their recipes that differ, and their rates.
-
-    Rates are the CAM's on the test split, in percent, and best thresholds; empty if a run has no report.
+    Fields in which several runs agree are left out, except for rates.
 
     Raises:
         RecipeError: for a recipe that this version cannot read.
     """
     runs = {folder.name: read_run(store, folder) for folder in chosen}
-    fields, rates = (pd.DataFrame([run[part] for run in runs.values()], [*runs], dtype=object).T for part in (0, 1))
-    differing = fields[fields.astype(str).nunique(axis=1) > 1].drop("key", errors="ignore")
-    first, second = (each.fillna("").rename_axis("field").reset_index() for each in (differing, rates))
-    return first, second
+    recipes, rates, made = (
+        pd.DataFrame([run[part] for run in runs.values()], [*runs], dtype=object).T for part in range(3)
+    )
+    if len(runs) > 1:
+        recipes, made = (each[each.astype(str).nunique(axis=1) > 1] for each in (recipes, made))
+    tables = {
+        "Recipe": recipes,
+        "CAM on the test split: percent, and best thresholds in [0, 1]": rates,
+        "How it was made; epochs, seconds and images/s of the last attempt": made,
+    }
+    return {title: table.fillna("").rename_axis("field").reset_index() for title, table in tables.items()}
 
 
 def problems(store: RunStore, folder: Path) -> Iterator[str]:

@@ -11,22 +11,20 @@ if TYPE_CHECKING:
 
 
 def show_table(frame: "pd.DataFrame") -> None:
-    """Print a table: drawn and coloured in a terminal, plain lines elsewhere."""
+    """Print a table, folded to the width of a terminal; in a log, every row is one line."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    numeric = set(frame.select_dtypes("number"))
+    table, numeric = Table(box=None, pad_edge=False), set(frame.select_dtypes("number"))
+    for name in frame:
+        table.add_column(str(name), justify="right" if name in numeric else "left", overflow="fold")
     whole = frame.select_dtypes("integer")
     frame = frame.assign(**{name: whole[name].map("{:,}".format, na_action="ignore") for name in whole})
-    if not console.is_terminal:
-        typer.echo(frame.to_string(index=False, na_rep=""))
-        return
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for name in frame:
-        table.add_column(str(name).replace("_", " "), justify="right" if name in numeric else "left", overflow="fold")
     for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):
         table.add_row(*map(str, row))
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 10_000
     console.print(table)
 
 

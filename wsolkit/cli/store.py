@@ -37,26 +37,23 @@ def show(run: Run) -> None:
 
     Example: wsolkit runs show 4539
     """
-    from wsolkit.cli import housekeeping
-
-    store = housekeeping.open_store()
-    typer.echo(housekeeping.describe(store, housekeeping.find(store, run)))
+    compare([run])
 
 
 @app.command()
 def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]) -> None:
-    """Put runs side by side: where their recipes differ, and their rates in percent.
+    """Put runs side by side: where their recipes and their making differ, and their rates in percent.
 
     Example: wsolkit runs compare 4539 a1b2
     """
     from wsolkit.cli import housekeeping
 
     store = housekeeping.open_store()
-    differing, rates = housekeeping.compare(store, [housekeeping.find(store, name) for name in runs])
-    typer.echo("Where their recipes differ:")
-    show_table(differing)
-    typer.echo("\nCAM on the test split, percent, and best thresholds in [0, 1]:")
-    show_table(rates)
+    chosen = housekeeping.folders(store, runs)
+    typer.echo("\n".join(map(str, chosen)))
+    for title, table in housekeeping.side_by_side(store, chosen).items():
+        typer.echo(f"\n{title}:")
+        show_table(table)
 
 
 @app.command()
@@ -68,7 +65,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if 
     from wsolkit.cli import housekeeping
 
     store = housekeeping.open_store()
-    chosen = [housekeeping.find(store, name) for name in names or []] or housekeeping.folders(store)
+    chosen = housekeeping.folders(store, names or [])
     broken = set()
     for folder in chosen:
         for problem in housekeeping.problems(store, folder):
