@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,18 +93,14 @@ def _packages() -> tuple[str, ...]:
     """Whether what is installed meets the requirements of the package."""
     from packaging.requirements import Requirement
 
-    missing = []
-    for requirement in map(Requirement, requires("wsolkit") or []):
-        try:
-            here = version(requirement.name)
-        except PackageNotFoundError:
-            here = ""
-        needed = not requirement.marker or requirement.marker.evaluate({"extra": ""})
-        if needed and not (here and requirement.specifier.contains(here, prereleases=True)):
-            missing.append(f"{requirement} (here: {here or 'none'})")
-    if missing:
-        return "wrong", "; ".join(missing), f"{sys.executable} -m pip install --upgrade wsolkit"
-    return "ok", ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "pandas"))
+    needed = [Requirement(line) for line in requires("wsolkit") or []]
+    needed = [each for each in needed if not each.marker or each.marker.evaluate({"extra": ""})]
+    here = {each.name: next((found.version for found in distributions(name=each.name)), "none") for each in needed}
+    fits = {each: here[each.name] != "none" and each.specifier.contains(here[each.name], True) for each in needed}
+    if not all(fits.values()):
+        missing = "; ".join(f"{each} (here: {here[each.name]})" for each in needed if not fits[each])
+        return "wrong", missing, f"{sys.executable} -m pip install --upgrade wsolkit"
+    return "ok", ", ".join(f"{name} {here[name]}" for name in ("torch", "torchvision", "numpy", "pandas"))
 
 
 def _kernel() -> tuple[str, ...]:

@@ -8,9 +8,6 @@ import typer
 from wsolkit.cli.options import output_file, output_folder
 from wsolkit.errors import RecipeError
 
-#: Share of a picture from which a box says little.
-NEARLY_ALL = 0.9
-
 #: The smallest step between thresholds; maps are judged in 8 bits, so finer ones change nothing.
 FINEST = 1e-5
 
@@ -86,9 +83,5 @@ def localize(
         typer.echo(problem, err=True)
     count = f"{len(done.found)} done with {opened.name} at {opened.size} pixels"
     typer.echo(f"{count}, {len(done.unreadable)} unreadable; results in {out}")
-    if wide := sum(found.share > NEARLY_ALL for found in done.found):
-        typer.echo(
-            f"{wide} boxes cover nearly all of their pictures; a --threshold above {threshold:g} gives smaller ones"
-        )
     if done.unreadable:
         raise typer.Exit(1)
