@@ -317,7 +317,8 @@ def _measured(
     All parts must hold for the claim to be reproduced, so none needs more confidence for being one of several; a single
     one that fails is enough to refute it, so that needs the confidence of all together.
     """
-    count, verdicts, shown = planned.at[look], [], Effect(np.nan, np.nan, np.nan)
+    count, shown = planned.at[look], Effect(np.nan, np.nan, np.nan)
+    verdicts: list[Verdict] = []
     sides = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
     if all(sides):
         values = map(evidence, sides, (part.quantity, part.baseline_quantity or part.quantity))

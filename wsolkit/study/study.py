@@ -254,7 +254,8 @@ def _origin(run: Run) -> dict[str, str | int]:
     """Where a run comes from: a row of ``<notebook>_runs.csv``."""
     recipe, info = run.recipe, run.info()
     named = {"dataset": recipe.dataset, "backbone": recipe.backbone, "method": recipe.label}
-    return run.made() | named | {"epochs": recipe.epochs, "torch": info["torch"], "device": info["device"]}
+    made = {"epochs": recipe.epochs, "torch": info["torch"], "device": info["device"]}
+    return run.made() | named | made | {"processor": f"{info['cpu']} {info['cpu_capability']}"}
 
 
 def chosen_profile(name: str | None) -> Profile:
