@@ -25,6 +25,7 @@ setup: $(READY)
 
 figures: $(READY)
 	$(BIN)/wsolkit reproduce $(ONLY) --profile $(PROFILE)
+	@$(BIN)/wsolkit compare --profile $(PROFILE) --brief
 
 test: $(READY)
 	$(BIN)/python tests/run_all.py

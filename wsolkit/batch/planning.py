@@ -34,7 +34,7 @@ EVALUATION_SHARE = 1 / 3
 PATIENCE = 60.0
 
 #: What the code of a notebook says if it may ask for runs.
-_ASKS = re.compile(r"open_study.*\.\s*(train|train_at|runs)\s*\(", re.DOTALL)
+_ASKS = re.compile(r"open_study.*\.\s*(train|train_at|runs|check)\s*\(", re.DOTALL)
 
 
 @dataclass(frozen=True)

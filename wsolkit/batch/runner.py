@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsolkit.batch import gallery, notebooks, pages, planning
 from wsolkit.errors import NotInProfileError, WsolkitError
-from wsolkit.study.study import JOBS_VARIABLE, default_jobs
+from wsolkit.study.study import JOBS_VARIABLE, default_jobs, output_folder
 from wsolkit.system import folders
 from wsolkit.system.processes import Ended, Task, cores, environment, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, last_line, progress
@@ -108,7 +108,7 @@ def reproduce(
     check_kernel()
     plan = planning.plan(names, profile, parameters)
     given = plan.parameters
-    out = writable_folder(Path(given.get("out_root") or folders.figures_root()) / given["profile"])
+    out = writable_folder(output_folder(given["profile"], given.get("out_root"), given.get("pretraining") or 0))
     data_root, device = given.get("data_root"), given.get("device") or "auto"
     machine = Machine(Path(data_root) if data_root else None, device, folders.cache_or_off(), precision)
     store = RunStore(folders.runs_root(), machine)

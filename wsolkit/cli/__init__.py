@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from wsolkit import __version__
-from wsolkit.cli import data, doctor, experiments, own, store
+from wsolkit.cli import compare, data, doctor, experiments, own, pretraining, store
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import log_lines
 
@@ -26,8 +26,13 @@ app = typer.Typer(
 )
 
 HOUSE = "Housekeeping"
-PAPER = (experiments.reproduce, experiments.plan, experiments.rehearse, experiments.recipe, experiments.train)
-for panel, commands in {"The paper": PAPER, "Your own": (own.evaluate, own.localize), HOUSE: (doctor.doctor,)}.items():
+PAPER = (experiments.reproduce, compare.compare, experiments.plan, experiments.rehearse, experiments.recipe)
+PANELS = {
+    "The paper": (*PAPER, experiments.train, pretraining.pretrain),
+    "Your own": (own.evaluate, own.localize),
+    HOUSE: (doctor.doctor,),
+}
+for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(data.app, name="data", rich_help_panel=HOUSE)

@@ -9,10 +9,18 @@ from types import ModuleType
 import torch
 
 from wsolkit.models._base import GapClassifier, Output, frozen_statistics, new_classifier
-from wsolkit.models._weights import imagenet_weights_file, load_imagenet_weights, read_state_dict
+from wsolkit.models._weights import (
+    PUBLISHED,
+    imagenet_weights_file,
+    load_imagenet_weights,
+    load_pretrained,
+    pretrained_file,
+    read_state_dict,
+)
 from wsolkit.system import registry
 
 __all__ = [
+    "PUBLISHED",
     "Backbone",
     "GapClassifier",
     "Output",
@@ -21,8 +29,10 @@ __all__ = [
     "frozen_statistics",
     "imagenet_weights_file",
     "load_imagenet_weights",
+    "load_pretrained",
     "names",
     "new_classifier",
+    "pretrained_file",
     "read_state_dict",
 ]
 

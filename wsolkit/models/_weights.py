@@ -1,5 +1,7 @@
-"""Weights from files: torchvision's ImageNet weights, and what training programs save. Never from the network."""
+"""Weights from files: published ones, and what training programs save. Never from the network."""
 
+import hashlib
+import json
 import logging
 import os
 import re
@@ -16,6 +18,9 @@ from wsolkit.models._base import GapClassifier
 from wsolkit.system import folders
 
 logger = logging.getLogger(__name__)
+
+#: The kit's own published weights: of each a ``.safetensors`` file, and a ``.json`` file that says how it was made.
+PUBLISHED = folders.PACKAGE / "models" / "weights"
 
 #: Entries of a training checkpoint that usually hold the model's weights.
 WRAPPERS = {"state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module"}
@@ -40,6 +45,41 @@ MISTAKEN = {
 
 #: What to do about a file that cannot be used.
 ADVICE = "Where the model was trained, write its weights alone: torch.save(model.state_dict(), PATH)."
+
+
+def load_pretrained(model: GapClassifier, name: str) -> None:
+    """Load published weights, by what they were pretrained on, into a backbone; its classifier stays random.
+
+    Args:
+        model: the backbone.
+        name: ``"imagenet"`` for torchvision's weights, or a data set for which this kit publishes weights.
+
+    Raises:
+        CheckpointError: as `load_imagenet_weights` and `pretrained_file`.
+    """
+    if name == "imagenet":
+        load_imagenet_weights(model)
+    else:
+        model.load_state_dict(model.state_dict() | load_file(pretrained_file(model, name)))
+
+
+def pretrained_file(model: GapClassifier, name: str) -> Path:
+    """The file of a backbone's published weights; arguments as for `load_pretrained`.
+
+    Raises:
+        CheckpointError: if there are none, or the file is missing or was altered.
+    """
+    if name == "imagenet":
+        return imagenet_weights_file(model)
+    backbone = type(model).__module__.rpartition(".")[2]
+    path = PUBLISHED / f"{backbone}-{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(file.stem for file in sorted(PUBLISHED.glob("*.safetensors")))
+        raise CheckpointError(f"No weights of {backbone!r} pretrained on {name!r} are published. There are: {known}.")
+    expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise CheckpointError(f"{path} was altered: its SHA-256 is not {expected}. Install wsolkit again.")
+    return path
 
 
 def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) -> None:

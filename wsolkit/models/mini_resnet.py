@@ -6,7 +6,7 @@ from torchvision.models.resnet import BasicBlock
 from wsolkit.models._base import GapClassifier, new_classifier
 
 #: Channels of the stem and of the four layers.
-WIDTHS = (16, 32, 64, 96, 96)
+WIDTHS = (16, 16, 32, 64, 96)
 
 
 class MiniResNet(GapClassifier):

@@ -1,12 +1,13 @@
 """The paper's claims, each checked on runs: reproduced, not reproduced or inconclusive, as computed from intervals.
 
-A claim is one or more comparisons of two measured quantities, each judged by the 95% interval of their difference
-(bootstrap paired over seeds and images). The claims themselves are data: ``published/claims.toml``, whose first lines
-explain how one is written.
+A claim is one or more comparisons of two measured quantities, each judged by the interval of their difference, paired
+over seeds and images. Repetitions are added to what is still open, up to a number planned before the first; the
+intervals are as much wider as this asks for (`wsolkit.study.statistics.confidence_at`). The claims themselves are data:
+``published/claims.toml``, whose first lines explain how one is written.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property, partial
@@ -25,7 +26,7 @@ from wsolkit.errors import NotInProfileError, unknown
 from wsolkit.maps import min_max, score_map
 from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter
 from wsolkit.study import sweeps, tables
-from wsolkit.study.statistics import Effect, paired_effect
+from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
 from wsolkit.study.study import Study
 from wsolkit.system.registry import parse_options
 from wsolkit.training.evaluation import MAP_KINDS, raw_maps_of
@@ -39,9 +40,6 @@ Verdict = Literal["not measured", "not reproduced", "inconclusive", "reproduced"
 
 #: Keyword arguments of `wsolkit.study.study.Study.recipe`, as a key; made by `experiment`.
 Experiment = tuple[tuple[str, Any], ...]
-
-#: An experiment, and whether it is wanted at the few seeds of the sweeps instead of all.
-Side = tuple[Experiment, bool]
 
 #: Where neither network localizes this share of the images, the order of two curves means nothing.
 SEEN = 0.1
@@ -86,13 +84,6 @@ class Comparison:
         for quantity in (self.quantity, self.baseline_quantity or self.quantity):
             if quantity not in QUANTITIES:
                 raise unknown("quantity", quantity, QUANTITIES)
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """Both experiments; at few seeds where a setting of a sweep should change little, since there are many."""
-        swept = any(name in sweeps.SWEEPS for name, _ in (*self.ours, *self.baseline))
-        few = swept and self.relation == "within"
-        return (self.ours, few), (self.baseline, few)
 
 
 _Setting = float | list[float] | Literal["lowest", "next above the best", "all but the best"]
@@ -179,20 +170,17 @@ def _experiments(side: Sequence, block: Mapping[Any, str], study: Study) -> Iter
             yield experiment(*LOSSES, **block, **({} if value == best[option] else {option: value}))
 
 
-def judge(effect: Effect, relation: Relation, margin: float, seeds: int) -> Verdict:
-    """What an interval says about a claim.
+def judge(effect: Effect, relation: Relation, margin: float) -> Verdict:
+    """What an interval says about a comparison.
 
     Args:
         effect: the measured difference.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
-        seeds: how many the interval covers; one seed shows nothing of the chance between trainings.
 
     Returns:
         ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does.
     """
-    if seeds < 2:
-        return "inconclusive"
     if relation == "within":
         inside = -margin <= effect.low and effect.high <= margin
         outside = effect.low > margin or effect.high < -margin
@@ -225,72 +213,142 @@ class Measured:
         return raw_maps_of(model, self.data, range(len(self.data)), tuple(MAP_KINDS))
 
 
-#: The values of a quantity: (S, N) for S seeds and N images, or (S, N, T) where it must hold at each of T thresholds;
-#: None of an experiment without runs.
-Evidence = Callable[[Side, str], np.ndarray | None]
+#: The values of a quantity over some runs, one a seed: (S, N) for N images, or (S, N, T) where it must hold at each of
+#: T thresholds.
+Evidence = Callable[[Sequence[Run], str], np.ndarray]
 
 
-def measure(study: Study, runs: Mapping[Side, Sequence[Run]]) -> Evidence:
-    """Quantities of finished runs, each measured when it is first asked for.
+def measure(study: Study) -> Evidence:
+    """Quantities of finished runs, each measured when it is first asked for."""
+    of = cache(lambda run: Measured(study, run))
+    values = cache(lambda run, quantity: QUANTITIES[quantity](of(run)))
+    return lambda runs, quantity: np.stack([values(run, quantity) for run in runs])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many repetitions claims may take, decided before the first.
+
+    Attributes:
+        at: seeds of each look at the runs, in order; see `wsolkit.study.statistics.looks`.
+        budget: minutes of training, summed over all runs beyond the first look, after which none are added.
+    """
+
+    at: tuple[int, ...]
+    budget: float = 0.0
+
+
+def plan(study: Study, max_seeds: int | None = None, budget_minutes: float | None = None) -> Plan:
+    """The plan of a study: looks from its own number of seeds up to the most.
 
     Args:
         study: the notebook's study.
-        runs: of each side of a comparison, one run a seed; see `wanted`.
+        max_seeds: None means the profile's.
+        budget_minutes: as `Plan.budget`; None means the profile's.
     """
-    measured = {run.recipe: Measured(study, run) for group in runs.values() for run in group}
-
-    @cache
-    def values(side: Side, quantity: str) -> np.ndarray | None:
-        found = [QUANTITIES[quantity](measured[run.recipe]) for run in runs.get(side, ())]
-        return np.stack(found) if found else None
-
-    return values
+    most = study.profile.max_seeds if max_seeds is None else max_seeds
+    budget = study.profile.budget_minutes if budget_minutes is None else budget_minutes
+    return Plan(tuple(looks(len(study.seeds), max(most, len(study.seeds)))), budget)
 
 
-def effects(ours: np.ndarray, baseline: np.ndarray) -> list[Effect]:
-    """Differences with their intervals: one, or of curves one at each threshold that means something.
+def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, train: bool = True) -> pd.DataFrame:
+    """Every comparison of every claim, measured; seeds are added where a claim is open, as planned.
+
+    Which seeds are added depends on the claims and on the runs' own seconds alone, so a second call with the same runs
+    gives the same.
+
+    Args:
+        claims: what is checked.
+        study: the notebook's study; its seeds are the first look.
+        planned: None means `plan`.
+        train: train the runs that are missing; False measures what is there, and the rest is ``"not measured"``.
+
+    Returns:
+        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, seeds, part_verdict,
+        verdict``; the last is that of the whole claim. Of curves, a threshold that decided is shown.
+    """
+    planned, evidence, spent = planned or plan(study), measure(study), 0.0
+    parts = {claim.name: claim.comparisons(study) for claim in claims}
+    found: dict[tuple[str, Comparison], dict[str, Any]] = {}
+
+    def verdicts(name: str) -> list[Verdict]:
+        return [found[name, each]["part_verdict"] for each in parts[name]]
+
+    runs: dict[Experiment, list[Run]] = {}
+    open_claims = [claim.name for claim in claims]
+    for look, count in enumerate(planned.at):
+        # The first look is shared with the tables, and trained in one go; later the cheapest claims come first.
+        asked = {name: _sides(part for part in parts[name] if _open(found.get((name, part)))) for name in open_claims}
+        groups = [open_claims] if look == 0 else [[name] for name in sorted(asked, key=lambda name: len(asked[name]))]
+        for group in groups:
+            wanted = {side: dict(side) for name in group for side in asked[name] if len(runs.get(side, ())) < count}
+            if look and wanted and spent >= planned.budget:
+                continue
+            new = study.train_at(wanted, dict.fromkeys(wanted, study.seeds_up_to(count)), train) if wanted else {}
+            if look:
+                spent += sum(run.info()["seconds"] for side in new for run in new[side][planned.at[look - 1] :]) / 60
+            runs |= new
+            for name in group:
+                for part in (part for part in parts[name] if _open(found.get((name, part)))):
+                    found[name, part] = _measured(part, runs, evidence, look, planned, len(parts[name]))
+        open_claims = [name for name in open_claims if together(verdicts(name)) == "inconclusive"]
+    study.list_runs([run for group in runs.values() for run in group])
+    rows = []
+    for claim in claims:
+        said = {"claim": claim.name, "where": claim.where, "text": claim.text}
+        verdict = together(verdicts(claim.name))
+        rows += [said | found[claim.name, part] | {"verdict": verdict} for part in parts[claim.name]]
+    return pd.DataFrame(rows)
+
+
+def _open(part: Mapping[str, Any] | None) -> bool:
+    return part is None or part["part_verdict"] == "inconclusive"
+
+
+def _sides(parts: Iterable[Comparison]) -> dict[Experiment, None]:
+    return dict.fromkeys(side for part in parts for side in (part.ours, part.baseline))
+
+
+def _measured(
+    part: Comparison, runs: Mapping[Experiment, Sequence[Run]], evidence: Evidence, look: int, planned: Plan, parts: int
+) -> dict[str, Any]:
+    """A comparison at one look, of a claim with so many parts.
+
+    All parts must hold for the claim to be reproduced, so none needs more confidence for being one of several; a single
+    one that fails is enough to refute it, so that needs the confidence of all together.
+    """
+    count, shown = planned.at[look], Effect(np.nan, np.nan, np.nan)
+    verdicts: list[Verdict] = []
+    sides = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
+    if all(sides):
+        values = map(evidence, sides, (part.quantity, part.baseline_quantity or part.quantity))
+        pairs = curves(*values)
+        tests = parts * max(1, len(pairs))
+        holding = [paired_effect(*pair, confidence_at(look, planned.at)) for pair in pairs]
+        failing = [paired_effect(*pair, confidence_at(look, planned.at, tests)) for pair in pairs]
+        for holds, fails in zip(holding, failing, strict=True):
+            refuted = judge(fails, part.relation, part.margin) == "not reproduced"
+            agrees = judge(holds, part.relation, part.margin) == "reproduced"
+            verdicts.append("not reproduced" if refuted else "reproduced" if agrees else "inconclusive")
+        decisive = [each for each, verdict in zip(holding, verdicts, strict=True) if verdict == together(verdicts)]
+        shown = min(decisive, key=lambda effect: effect.low, default=shown)
+    asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin")}
+    verdict = together(verdicts or ["not measured"])
+    return {"part": describe(part), **asked, **asdict(shown), "seeds": len(sides[0]), "part_verdict": verdict}
+
+
+def curves(ours: np.ndarray, baseline: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (S, N) values that are compared: one, or of curves one at each threshold that means something.
 
     Args:
         ours: (S, N) or (S, N, T), as :data:`Evidence` gives them.
         baseline: the same of the other side.
     """
     if ours.ndim == 2:
-        return [paired_effect(ours, baseline)]
+        return [(ours, baseline)]
     seen = np.maximum(ours.mean((0, 1)), baseline.mean((0, 1))) >= SEEN
     differ = (ours != baseline).any((0, 1))  # at threshold 0, say, the box of any map is the whole image
-    return [paired_effect(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen & differ)]
-
-
-def wanted(claims: Sequence[Claim], study: Study) -> dict[Side, dict[str, Any]]:
-    """The experiments behind claims, for `wsolkit.study.study.Study.train_at`."""
-    return {side: dict(side[0]) for claim in claims for each in claim.comparisons(study) for side in each.sides}
-
-
-def check(claims: Sequence[Claim], study: Study, evidence: Evidence) -> pd.DataFrame:
-    """Every comparison of every claim, measured.
-
-    Returns:
-        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, seeds, part_verdict,
-        verdict``; the last is that of the whole claim. Of curves, a threshold that decided is shown.
-    """
-    rows = []
-    for claim in claims:
-        parts = [_part(comparison, evidence) for comparison in claim.comparisons(study)]
-        said = {"claim": claim.name, "where": claim.where, "text": claim.text}
-        rows += [said | part | {"verdict": together([each["part_verdict"] for each in parts])} for part in parts]
-    return pd.DataFrame(rows)
-
-
-def _part(comparison: Comparison, evidence: Evidence) -> dict[str, Any]:
-    ours = evidence(comparison.sides[0], comparison.quantity)
-    baseline = evidence(comparison.sides[1], comparison.baseline_quantity or comparison.quantity)
-    seeds, found = 0 if ours is None else len(ours), [] if ours is None or baseline is None else effects(ours, baseline)
-    verdicts = [judge(effect, comparison.relation, comparison.margin, seeds) for effect in found]
-    verdict = together(verdicts or ["not measured"])
-    decisive = [effect for effect, of_effect in zip(found, verdicts, strict=True) if of_effect == verdict]
-    shown = min(decisive, key=lambda effect: effect.low, default=Effect(np.nan, np.nan, np.nan))
-    asked = {name: getattr(comparison, name) for name in ("quantity", "relation", "margin")}
-    return {"part": describe(comparison), **asked, **asdict(shown), "seeds": seeds, "part_verdict": verdict}
+    return [(ours[..., t], baseline[..., t]) for t in np.flatnonzero(seen & differ)]
 
 
 def describe(comparison: Comparison) -> str:
@@ -365,11 +423,11 @@ def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
     """
     decisive = checked[checked["part_verdict"] == checked["verdict"]].drop_duplicates("claim")
     parts = checked["claim"].value_counts()
-    measured = [_measured(part, parts[part["claim"]]) for _, part in decisive.iterrows()]
+    measured = [_in_words(part, parts[part["claim"]]) for _, part in decisive.iterrows()]
     return decisive.assign(measured=measured)[["claim", "where", "text", "measured", "verdict"]].reset_index(drop=True)
 
 
-def _measured(part: pd.Series, parts: int) -> str:
+def _in_words(part: pd.Series, parts: int) -> str:
     more = f" (shown: one of {parts} parts)" if parts > 1 else ""
     if np.isnan(part["difference"]):
         return f"{part['part']}: not measured{more}"
@@ -377,5 +435,5 @@ def _measured(part: pd.Series, parts: int) -> str:
     difference, low, high = (part[name] * scale for name in ("difference", "low", "high"))
     sign = "within ±" if part["relation"] == "within" else "above "
     asked = f", asked {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
-    alone = ", one seed" if part["seeds"] == 1 else ""
-    return f"{part['part']}: {difference:+.1f} [{low:+.1f}, {high:+.1f}]{unit}{asked}{alone}{more}"
+    found = tables.with_interval(difference, low, high)
+    return f"{part['part']}: {found}{unit}{asked}, {part['seeds']} repetitions{more}"

@@ -1,5 +1,6 @@
 """What a notebook works with: its profile, its runs, and the folder for its tables and figures."""
 
+import itertools
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class Study:
         store: the run store.
         out: folder of tables and figures.
         jobs: number of runs trained at once.
+        pretraining: which weights all runs start from: 0 for the published ones, or the seed of a pretraining of one's
+            own, which is trained first.
         plan_only: report which runs are needed, and train nothing.
     """
 
@@ -76,6 +79,7 @@ class Study:
     store: RunStore
     out: Path
     jobs: int
+    pretraining: int = 0
     plan_only: bool = False
 
     @property
@@ -85,7 +89,12 @@ class Study:
 
     def recipe(self, **experiment: Any) -> Recipe:
         """The recipe of an experiment in the paper's words; see `wsolkit.training.profiles.Profile.recipe`."""
-        return self.profile.recipe(**experiment)
+        return self.profile.recipe(**{"pretraining": self.pretraining, **experiment})
+
+    def seeds_up_to(self, count: int) -> list[int]:
+        """So many seeds: the study's own first, then the smallest others."""
+        others = (seed for seed in itertools.count() if seed not in self.seeds)
+        return list(itertools.islice(itertools.chain(self.seeds, others), count))
 
     def test_data(self, run: Run) -> OpenedDataset:
         """The test images of a run's data set, at the evaluation size, with their labels and boxes or masks."""
@@ -102,11 +111,15 @@ class Study:
         if self.plan_only:
             raise Planned(list(recipes))
         found = self.store.get_all(recipes, self.jobs)
-        if found:
-            self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(found))).set_index("recipe"), RUNS_PART)
+        self.list_runs(found)
+        return found
+
+    def list_runs(self, runs: Sequence[Run]) -> None:
+        """Write ``<notebook>_runs.csv``, which says of every run where it comes from."""
+        if runs:
+            self.save_table(pd.DataFrame(map(_origin, dict.fromkeys(runs))).set_index("recipe"), RUNS_PART)
         else:  # a list from an earlier call would name runs that are not shown
             self._path(RUNS_PART, "csv").unlink(missing_ok=True)
-        return found
 
     def train(self, experiments: Experiments[Key], seeds: Sequence[int] | None = None) -> dict[Key, list[Run]]:
         """The finished runs of several experiments, all trained in one go.
@@ -241,7 +254,8 @@ def _origin(run: Run) -> dict[str, str | int]:
     """Where a run comes from: a row of ``<notebook>_runs.csv``."""
     recipe, info = run.recipe, run.info()
     named = {"dataset": recipe.dataset, "backbone": recipe.backbone, "method": recipe.label}
-    return run.made() | named | {"epochs": recipe.epochs, "torch": info["torch"], "device": info["device"]}
+    made = {"epochs": recipe.epochs, "torch": info["torch"], "device": info["device"]}
+    return run.made() | named | made | {"processor": f"{info['cpu']} {info['cpu_capability']}"}
 
 
 def chosen_profile(name: str | None) -> Profile:
@@ -275,6 +289,7 @@ def open_study(
     data_root: str | Path | None = None,
     out_root: str | Path | None = None,
     jobs: int | None = None,
+    pretraining: int = 0,
 ) -> Study:
     """Open a notebook's study from its parameters.
 
@@ -286,9 +301,10 @@ def open_study(
         data_root: folder or archive of real data.
         out_root: folder above ``<profile>/``; None means the project's ``figures/``.
         jobs: number of runs trained at once; None means `default_jobs`.
+        pretraining: which weights all runs start from, as in `Study`.
 
     Raises:
-        RecipeError: for an unknown profile, or if seeds or jobs cannot be used.
+        RecipeError: for an unknown profile, or if seeds, jobs or pretraining cannot be used.
         TrainingError: for a device that this machine does not have.
         WsolkitError: if the output folder cannot be written.
     """
@@ -298,7 +314,15 @@ def open_study(
         raise RecipeError(f"seeds = {list(numbers)}: expected at least one seed, and no two alike.")
     data = None if data_root is None else Path(data_root).expanduser().resolve()
     machine = Machine(data_root=data, device=device, cache=folders.cache_or_off())
-    out = (Path(out_root).expanduser().resolve() if out_root else folders.figures_root()) / chosen.name
+    chosen.recipe(pretraining=pretraining)  # refuses a pretraining that the profile does not have
+    out = output_folder(chosen.name, out_root, pretraining)
     plan_only = PLAN_VARIABLE in os.environ
     store, jobs = RunStore(folders.runs_root(), machine), jobs or default_jobs(machine.torch_device())
-    return Study(notebook, chosen, numbers, store, out if plan_only else writable_folder(out), jobs, plan_only)
+    out = out if plan_only else writable_folder(out)
+    return Study(notebook, chosen, numbers, store, out, jobs, pretraining, plan_only)
+
+
+def output_folder(profile: str, out_root: str | Path | None = None, pretraining: int = 0) -> Path:
+    """Where tables and figures go: a folder for each profile, and in it one for each pretraining of one's own."""
+    root = Path(out_root).expanduser().resolve() if out_root else folders.figures_root()
+    return root / profile / (f"pretraining-{pretraining}" if pretraining else "")

@@ -209,7 +209,7 @@ def effects(judged: Judged, steps: Mapping[Any, tuple]) -> pd.DataFrame:
         steps: comparisons by name: a row, the row it is compared with, and, unless it is GT-known Loc, the metric.
 
     Returns:
-        Indexed by name: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, bootstrap paired over seeds and images),
+        Indexed by name: ``effect_pct``, ``low_pct`` and ``high_pct`` (95%, paired over seeds and images),
         ``clear`` (the interval leaves out 0).
 
     Raises:
@@ -258,7 +258,12 @@ def styled(table: pd.DataFrame, caption: str) -> Styler:
 
 def interval(row: pd.Series) -> str:
     """An effect in points with its interval, as printed."""
-    return f"{row.effect_pct:+.1f} [{row.low_pct:+.1f}, {row.high_pct:+.1f}]"
+    return with_interval(row.effect_pct, row.low_pct, row.high_pct)
+
+
+def with_interval(difference: float, low: float, high: float) -> str:
+    """A difference with its interval, as printed; one seed has none."""
+    return f"{difference:+.1f} " + (f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "(one seed)")
 
 
 def _metric(paper: pd.DataFrame) -> pd.Series:

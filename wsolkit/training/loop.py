@@ -96,8 +96,8 @@ def initial_model(
 ) -> models.GapClassifier:
     """The network of a recipe before its first step, on a device; arguments as for `train`."""
     model = recipe.components.backbone.build(num_classes, recipe.seed)
-    if recipe.pretrained == "imagenet":
-        models.load_imagenet_weights(model)
+    if isinstance(recipe.pretrained, str):
+        models.load_pretrained(model, recipe.pretrained)
     elif initial is not None and recipe.pretrained is not None:
         kept = {name: tensor for name, tensor in initial.items() if not name.startswith("classifier.")}
         checkpoints.load_into(model, model.state_dict() | kept, Path(recipe.pretrained.key))

@@ -74,8 +74,8 @@ class Machine:
             WsolkitError: naming what is missing.
         """
         self.torch_device()
-        if recipe.pretrained == "imagenet":
-            models.imagenet_weights_file(recipe.components.backbone.build(1))
+        if isinstance(recipe.pretrained, str):
+            models.pretrained_file(recipe.components.backbone.build(1), recipe.pretrained)
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""What produced a number: versions of package and PyTorch, commit, device, and the files behind a recipe's names."""
+"""What produced a number: versions, commit, processor or device, and the files behind a recipe's names."""
 
+import os
 import platform
+import re
 import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,8 +15,14 @@ from wsolkit.system import folders, registry
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 
+#: Libraries whose versions are kept with a run.
+LIBRARIES = ("torchvision", "numpy", "pillow", "opencv-python-headless")
 
-def of(machine: Machine) -> dict[str, str | int]:
+#: Environment variables that choose a CPU's kernels.
+CPU_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "OMP_NUM_THREADS")
+
+
+def of(machine: Machine) -> dict[str, Any]:
     """Versions, commit and device with which runs are trained here."""
     return {
         "wsolkit": wsolkit.__version__,
@@ -23,7 +34,34 @@ def of(machine: Machine) -> dict[str, str | int]:
         "precision": machine.precision,
         "parts": machine.parts,
         "machine": f"{platform.system()} {platform.machine()}",
+        **processor(),
+        "libraries": {name: version(name) for name in LIBRARIES} | _arithmetic(),
     }
+
+
+def processor() -> dict[str, Any]:
+    """What decides the last digits of sums on a CPU: its model, the instructions that PyTorch uses, and its cores."""
+    return {
+        "cpu": _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_cores": os.cpu_count() or 1,
+        "cpu_variables": {name: os.environ[name] for name in CPU_VARIABLES if name in os.environ},
+    }
+
+
+def _cpu_model() -> str:
+    """The processor's name as the system tells it; only Linux keeps it in a file."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _arithmetic() -> dict[str, str]:
+    """Versions of the libraries of linear algebra and convolution that PyTorch was built with."""
+    found = re.findall(r"(oneDNN|Math Kernel Library|MKL-DNN) v?(?:Version )?([\w.]+)", torch.__config__.show())
+    return {name.replace("Math Kernel Library", "MKL"): number for name, number in found}
 
 
 def code(recipe: Recipe) -> dict[str, str]:

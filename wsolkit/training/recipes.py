@@ -53,8 +53,9 @@ class Recipe:
         seed: of initial weights, batch order, crops, flips and dropout.
         dataset_options: the data set's options; defaults are filled in.
         method_options: the method's options; defaults are filled in.
-        pretrained: where the weights before the classifier come from: the run of another recipe, ``"imagenet"``
-            (torchvision's), or None (random).
+        pretrained: where the weights before the classifier come from: published files by what they were pretrained on,
+            ``"imagenet"`` (torchvision's) or ``"synthetic_objects"`` (this kit's); the run of another recipe; or None
+            (random).
         resize_size: side in pixels to which training images are resized, without keeping the aspect ratio.
         crop_size: side in pixels of the random training crop, and of the whole image in evaluation.
         epochs: all epochs, the warm stage included.
@@ -83,7 +84,7 @@ class Recipe:
     seed: Natural = 0
     dataset_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     method_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    pretrained: "Recipe | Literal['imagenet'] | None" = None
+    pretrained: "Recipe | Literal['imagenet', 'synthetic_objects'] | None" = None
     resize_size: Side = 256
     crop_size: Side = 224
     epochs: Positive = 70

@@ -57,10 +57,14 @@ class Profile:
         backbones: by the paper's name of a backbone.
         training: recipe fields of the runs themselves.
         bridging: options of the paper's method.
-        pretraining: recipe fields of the run that all others start from; None starts from torchvision's weights.
+        pretrained: the published weights that all runs start from (`Recipe.pretrained`); None if there are none, and
+            the pretraining numbered 0 is a run like any other.
+        pretraining: recipe fields of a pretraining of one's own, whose number is its seed; None if there is none.
         published_values: take training fields and method options from the paper, not from this profile.
         caveat: a warning for every figure and the gallery; empty if the numbers mean what they say.
         sweep_seeds: seeds of every setting of a hyperparameter sweep.
+        max_seeds: seeds up to which undecided claims are repeated; 0 for no more than ``seeds``.
+        budget_minutes: minutes of training, summed over the runs, that such repetitions may take.
     """
 
     name: str
@@ -70,10 +74,13 @@ class Profile:
     backbones: Mapping[str, str]
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     bridging: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained: str | None = None
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
     caveat: str = ""
     sweep_seeds: tuple[int, ...] = (0,)
+    max_seeds: int = 0
+    budget_minutes: float = 0.0
 
     def recipe(
         self,
@@ -83,6 +90,7 @@ class Profile:
         seed: int = 0,
         source: str = "paper",
         schedule: Literal["shared", "eil"] = "shared",
+        pretraining: int = 0,
         **options: Any,
     ) -> Recipe:
         """The training run of an experiment.
@@ -95,6 +103,8 @@ class Profile:
             seed: of the run.
             source: whose hyperparameters win where paper and released code differ (profile ``paper`` only).
             schedule: ``"shared"`` by all methods, or that of EIL's own authors.
+            pretraining: which weights to start from: 0 for the published ones, or the seed of a pretraining of one's
+                own, which is trained first.
             options: options of the method that differ from the profile's. The run then keeps no snapshots.
 
         Raises:
@@ -103,6 +113,7 @@ class Profile:
         """
         stand_in = self._lookup("data set of the paper", dataset, "stand_ins")
         name = self._lookup("backbone of the paper", backbone, "backbones")
+        published_weights = self.pretrained if pretraining == 0 else None
         if source != "paper" and not self.published_values:
             raise RecipeError(
                 f"Profile {self.name!r} has hyperparameters of its own; source = {source!r} is for 'paper'."
@@ -121,7 +132,7 @@ class Profile:
             backbone=name,
             dataset_options=dict(stand_in.options),
             seed=seed,
-            pretrained=self._pretraining(name),
+            pretrained=published_weights or self.pretraining_recipe(name, pretraining),
             **_method(losses, values, stand_in.fine_grained, options),
             **_tuples(fields),
         )
@@ -134,10 +145,15 @@ class Profile:
             raise NotInProfileError(f"Profile {self.name!r} has no {name}; {', '.join(others)} have.")
         raise unknown(kind, name, known)
 
-    def _pretraining(self, backbone: str) -> Recipe | str:
+    def pretraining_recipe(self, backbone: str, seed: int = 0) -> Recipe:
+        """The pretraining of a backbone, by its own name; seed 0 is the one that was published, if one was.
+
+        Raises:
+            RecipeError: if the profile starts from published weights alone.
+        """
         if self.pretraining is None:
-            return "imagenet"
-        return make_recipe(backbone=backbone, **_tuples(self.pretraining))
+            raise RecipeError(f"Profile {self.name!r} starts from published weights alone: pretraining can only be 0.")
+        return make_recipe(backbone=backbone, seed=seed, **_tuples(self.pretraining))
 
 
 @cache

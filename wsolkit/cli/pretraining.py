@@ -1,0 +1,32 @@
+"""The command that makes published weights anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsolkit.cli.options import ProfileName
+from wsolkit.cli.output import interruptible
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of the weights, each with how it was made beside it.")],
+    backbones: Annotated[list[str] | None, typer.Argument(help="Its backbones; all of the profile's if none.")] = None,
+    profile: ProfileName = None,
+) -> None:
+    """Make a profile's published weights anew: pretraining 0 of each backbone.
+
+    On another processor the last digits differ, so the published file is what all machines start from.
+
+    Example: wsolkit pretrain mini_vgg --out weights
+    """
+    from wsolkit.study.study import chosen_profile
+    from wsolkit.system import folders
+    from wsolkit.training.machine import Machine
+    from wsolkit.training.pretraining import publish
+    from wsolkit.training.run_store import RunStore
+
+    chosen, store = chosen_profile(profile), RunStore(folders.runs_root(), Machine(cache=folders.cache_or_off()))
+    with interruptible():
+        for backbone in backbones or dict.fromkeys(chosen.backbones.values()):
+            typer.echo(publish(store.get(chosen.pretraining_recipe(backbone)), out))

@@ -1,0 +1,164 @@
+"""Two folders of results side by side, number by number: does what one machine found come out again on another?"""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from wsolkit.errors import DataError
+from wsolkit.study.statistics import CONFIDENCE
+from wsolkit.study.study import RUNS_PART, TIDY
+from wsolkit.system import folders
+
+#: What a row says of one repetition; all else tells which number it is.
+OF_REPETITION = {"value", "count", "seed", "recipe", "version", "commit", "spread"}
+
+#: Differences below this are rounding.
+ROUNDING = 1e-9
+
+#: Chance with which two folders that agree are said to differ.
+ALARM = 0.001
+
+#: The verdicts of the claims.
+VERDICTS = "claims_summary.csv"
+
+
+def numbers(first: Path, second: Path) -> pd.DataFrame:
+    """Every number over repetitions that both folders have, and how the two agree.
+
+    Numbers of single pictures and bins of histograms are left out: they have no repetitions.
+
+    Args:
+        first: a folder of results, as ``figures/demo``.
+        second: another.
+
+    Returns:
+        One row a number: ``notebook, number, first, second, half_width, state``; the middle three in the unit of the
+        number. The state is ``"equal"``; ``"within"``, where the difference is inside the 95% interval of what
+        repetitions with other seeds would give; or ``"outside"``.
+
+    Raises:
+        DataError: if a folder has no tables, or the two have no number in common.
+    """
+    parts = []
+    mine, others = _tables(first), _tables(second)
+    for name in mine.keys() & others.keys():
+        both = [_by_number(table) for table in (mine[name], others[name])]
+        if not any(each.empty for each in both):
+            parts.append(_agreement(*both).assign(notebook=name))
+    if not parts:
+        raise DataError(f"{first} and {second} have no number in common. Give two folders of the same profile.")
+    return pd.concat(parts).sort_values(["notebook", "number"], ignore_index=True)
+
+
+def verdicts(first: Path, second: Path) -> pd.DataFrame:
+    """The claims on which two folders' verdicts differ: ``claim, first, second``; empty where either has none."""
+    if not all((folder / VERDICTS).is_file() for folder in (first, second)):
+        return pd.DataFrame(columns=["claim", "first", "second"])
+    both = [pd.read_csv(folder / VERDICTS, index_col="claim")["verdict"] for folder in (first, second)]
+    table = pd.DataFrame({"first": both[0], "second": both[1]}).dropna()
+    return table[table["first"] != table["second"]].reset_index()
+
+
+def contradictory(changed: pd.DataFrame) -> pd.DataFrame:
+    """Of changed verdicts those that say the opposite: reproduced, and not reproduced."""
+    opposite = {"reproduced", "not reproduced"}
+    return changed[[{*pair} == opposite for pair in zip(changed["first"], changed["second"], strict=True)]]
+
+
+def beyond_chance(found: pd.DataFrame) -> bool:
+    """Whether more numbers lie outside their intervals than chance allows."""
+    return (found["state"] == "outside").sum() > stats.binom.ppf(1 - ALARM, len(found), 1 - CONFIDENCE)
+
+
+def in_one_line(found: pd.DataFrame, changed: pd.DataFrame) -> str:
+    """The whole comparison in a sentence."""
+    count = found["state"].value_counts()
+    agree = count.get("equal", 0) + count.get("within", 0)
+    said = f"{agree:,} of {len(found):,} numbers ({100 * agree / len(found):.1f}%) agree within their intervals"
+    opposite = len(contradictory(changed))
+    return f"{said}; {len(changed)} verdicts differ, {opposite} of them contradict each other"
+
+
+def by_notebook(found: pd.DataFrame) -> pd.DataFrame:
+    """How many numbers of each notebook are equal, within and outside."""
+    counts = found.groupby(["notebook", "state"]).size().unstack(fill_value=0)
+    return counts.reindex(columns=["equal", "within", "outside"], fill_value=0).reset_index()
+
+
+def made_on(folder: Path) -> list[str]:
+    """Processors and versions of PyTorch with which a folder's runs were trained."""
+    runs = [pd.read_csv(path) for path in sorted(folder.glob(f"*_{RUNS_PART}.csv"))]
+    known = pd.concat(runs) if runs else pd.DataFrame()
+    named = known.reindex(columns=["device", "processor", "torch"]).drop_duplicates().fillna("processor not recorded")
+    return sorted(", ".join(map(str, row)) for row in named.itertuples(index=False))
+
+
+def committed(folder: Path, into: Path) -> Path:
+    """A folder of the clone as it was last committed, written into another.
+
+    Raises:
+        DataError: if there is no clone, or the folder was never committed.
+    """
+    clone = folders.clone()
+    where = folder.resolve()
+    if clone is None or clone not in where.parents:
+        raise DataError(f"{folder} is not in a clone of the project, so nothing is committed. Give two folders.")
+    name = where.relative_to(clone).as_posix()
+    command = ["git", "-C", str(clone), "archive", "HEAD", name]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        raise DataError(f"No results of {name} are committed. Give two folders.") from None
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(into, filter="data")
+    return into / name
+
+
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tidy tables of a folder by notebook, without that of the claims, which repeats others' numbers."""
+    found = {path.stem: pd.read_csv(path, dtype={"row": str, "table": str}) for path in sorted(folder.glob("*.csv"))}
+    tidy = {name: table for name, table in found.items() if set(TIDY) <= set(table) and name != "claims"}
+    if not tidy:
+        raise DataError(f"{folder} has no tables of results. Expected a folder such as figures/demo.")
+    return tidy
+
+
+def _by_number(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, variance and repetitions of every number, and which numbers are of a kind."""
+    if "image_id" in table:
+        table = table[table["image_id"].isna()]
+    table = table[~table["metric"].isin({"density"})]
+    names = [name for name in table if name not in OF_REPETITION]
+    parts = table[names].astype(object).where(table[names].notna(), "").astype(str)
+    kind = parts["table"] + ", " + parts["metric"]
+    number = [", ".join(filter(None, row)) for row in parts.drop(columns="notebook").itertuples(index=False)]
+    groups = table.assign(kind=kind, number=number).groupby("number", sort=False)
+    return groups.agg(
+        mean=("value", "mean"), variance=("value", "var"), count=("value", "size"), kind=("kind", "first")
+    )
+
+
+def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    both = first.join(second, lsuffix="_1", rsuffix="_2", how="inner")
+    freedom = both["count_1"] + both["count_2"] - 2
+    squares = _squares(both, "1") + _squares(both, "2")
+    # A number with one repetition borrows the deviation of its kind.
+    kinds = pd.DataFrame({"kind": both["kind_1"], "squares": squares, "freedom": freedom}).groupby("kind")
+    pooled, pooled_freedom = kinds["squares"].transform("sum"), kinds["freedom"].transform("sum")
+    squares, freedom = squares.where(freedom > 0, pooled), freedom.where(freedom > 0, pooled_freedom)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(squares / freedom * (1 / both["count_1"] + 1 / both["count_2"]))
+        half = (stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error).fillna(0.0)
+    difference = (both["mean_1"] - both["mean_2"]).abs()
+    states = np.select([difference <= ROUNDING, difference <= half], ["equal", "within"], "outside")
+    columns = {"first": both["mean_1"], "second": both["mean_2"], "half_width": half, "state": states}
+    return pd.DataFrame(columns).reset_index()
+
+
+def _squares(both: pd.DataFrame, side: str) -> pd.Series:
+    return both[f"variance_{side}"].fillna(0.0) * (both[f"count_{side}"] - 1)
