@@ -39,9 +39,9 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, confidence: float = CO
     """How much one method is better than another, trained with the same seeds and tested on the same images.
 
     The interval adds, as squares, the half-widths of two t intervals: one over the means of the seeds, and one over
-    those of the images, less the chance that both see (Graybill and Wang's way to the interval of a sum of
-    variances). It is exact where one of the two decides, and slightly wide where both do. One seed shows nothing of
-    the chance between trainings, so its interval has no ends.
+    those of the images (after Graybill and Wang's intervals of sums of variances). It is exact where one of the two
+    decides, and slightly wide elsewhere, since both see the chance that belongs to a single seed and image. One seed
+    shows nothing of the chance between trainings, so its interval has no ends.
 
     Args:
         ours: (S, N) one value for each seed and image, e.g. 1 where the box is right.
@@ -57,13 +57,11 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, confidence: float = CO
     (seeds, images), mean = gain.shape, gain.mean()
     if seeds < 2:
         return Effect(float(mean), -np.inf, np.inf)
-    by_seed, by_image = gain.mean(1), gain.mean(0)
-    quantile = (1 + confidence) / 2
-    variance = stats.t.ppf(quantile, seeds - 1) ** 2 * by_seed.var(ddof=1) / seeds
-    if images > 1:
-        shared = ((gain - by_seed[:, None] - by_image + mean) ** 2).sum() / ((seeds - 1) * (images - 1))
-        of_images = max(0.0, (by_image.var(ddof=1) - shared / seeds) / images)
-        variance += stats.t.ppf(quantile, images - 1) ** 2 * of_images
+    variance = sum(
+        stats.t.ppf((1 + confidence) / 2, count - 1) ** 2 * gain.mean(axis).var(ddof=1) / count
+        for axis, count in ((1, seeds), (0, images))
+        if count > 1
+    )
     return Effect(float(mean), float(mean - variance**0.5), float(mean + variance**0.5))
 
 

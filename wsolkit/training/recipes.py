@@ -16,7 +16,7 @@ from wsolkit.errors import RecipeError
 from wsolkit.system.registry import explain
 
 #: Raised whenever the same recipe would give other numbers, so that old runs are not mistaken for new ones.
-FORMAT = 2
+FORMAT = 3
 
 #: Added to the method's name in lists where a run exists to pretrain others.
 PRETRAINING = "for pretraining"
