@@ -13,7 +13,6 @@ from wsolkit.errors import RecipeError
 from wsolkit.system.folders import notebooks_root
 from wsolkit.training import profiles
 from wsolkit.training.machine import Machine
-from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import DONE
 
 NOTEBOOKS = [path.stem for path in sorted(notebooks_root().glob("*.ipynb"))]
@@ -21,12 +20,12 @@ NOTEBOOKS = [path.stem for path in sorted(notebooks_root().glob("*.ipynb"))]
 
 def test_a_plan_names_every_run_once_and_who_wants_it(store):
     smoke = profiles.get("smoke")
-    plan = planning.plan(["table1_cub_vgg16", "table7_ablation"], "smoke")
-    vanilla, pretraining = smoke.recipe(losses=(), seed=0), smoke.recipe().pretrained
+    plan = planning.plan(["table1_cub_vgg16", "table7_ablation"], "smoke", {"pretraining": 3})
+    vanilla, pretraining = smoke.recipe(losses=(), seed=0, pretraining=3), smoke.recipe(pretraining=3).pretrained
     assert len(plan.recipes) == 6 * len(smoke.seeds) + 1
     assert next(iter(plan.recipes)) == pretraining
     assert plan.recipes[vanilla] == ["table1_cub_vgg16", "table7_ablation"]
-    assert plan.recipes[smoke.recipe(losses=("sim",), seed=1)] == ["table7_ablation"]
+    assert plan.recipes[smoke.recipe(losses=("sim",), seed=1, pretraining=3)] == ["table7_ablation"]
     table = plan.table(store)
     assert set(table["state"]) == {"missing"}
     # 40 + 1 / 3 x 20 images in the one epoch of pretraining, and 20 / 3 for its test.
@@ -45,7 +44,7 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
 
 
 def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_assumed(store):
-    plan = planning.plan(["table1_cub_vgg16"], "smoke")
+    plan = planning.plan(["table1_cub_vgg16"], "smoke", {"pretraining": 3})
     (pretraining, first, *_) = plan.recipes
     other = first.dataset
     table = plan.table(store)
@@ -68,7 +67,8 @@ def test_the_time_comes_from_the_speed_that_is_given_or_was_measured_or_else_is_
 
 def test_other_seeds_and_unknown_parameters(store):
     plan = planning.plan(["table5_maps"], "smoke", {"seeds": [7]})
-    assert {recipe.seed for recipe in plan.recipes if isinstance(recipe.pretrained, Recipe)} == {7}
+    assert {recipe.seed for recipe in plan.recipes} == {7}
+    assert {recipe.pretrained for recipe in plan.recipes} == {"synthetic_objects"}
     with pytest.raises(RecipeError, match="Unknown parameter of table5_maps 'seed'"):
         planning.plan(["table5_maps"], "smoke", {"seed": 7})
 

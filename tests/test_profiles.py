@@ -13,7 +13,7 @@ def test_every_experiment_of_table_7_is_a_recipe_of_its_own(name):
     rows = [(), ("drop",), ("sim",), ("sim", "norm"), ("drop", "sim"), ("drop", "sim", "norm")]
     recipes = [profile.recipe(losses=losses, seed=seed) for losses in rows for seed in profile.seeds]
     assert len({recipe.key for recipe in recipes}) == len(rows) * len(profile.seeds)
-    assert len({recipe.pretrained.key for recipe in recipes}) == 1
+    assert len({recipe.pretrained for recipe in recipes}) == 1
     for losses, recipe in zip(rows, recipes[:: len(profile.seeds)], strict=True):
         weights = {name for name in profiles.LOSSES if recipe.method_options.get(f"lambda_{name}", 0) > 0}
         assert weights == set(losses)
@@ -54,6 +54,19 @@ def test_snapshots_are_kept_of_the_experiments_and_not_of_sweeps():
     demo = profiles.get("demo")
     assert demo.recipe().snapshot_epochs
     assert demo.recipe(lambda_sim=4.0).snapshot_epochs == ()
+
+
+def test_runs_start_from_the_published_weights_or_from_a_pretraining_of_ones_own():
+    demo = profiles.get("demo")
+    assert demo.recipe().pretrained == "synthetic_objects"
+    own = demo.recipe(pretraining=2, backbone="ResNet50").pretrained
+    assert own == demo.pretraining_recipe("mini_resnet", 2)
+    assert (own.seed, own.dataset, own.backbone) == (2, "synthetic_objects", "mini_resnet")
+    assert profiles.get("photos").recipe().pretrained == profiles.get("photos").pretraining_recipe("mini_vgg")
+    with pytest.raises(RecipeError, match="'paper' starts from published weights alone: pretraining can only be 0"):
+        profiles.get("paper").recipe(pretraining=1)
+    with pytest.raises(RecipeError, match="seed"):
+        demo.recipe(pretraining=-1)
 
 
 def test_pretraining_never_sees_the_classes_of_the_photos():

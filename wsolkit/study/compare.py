@@ -48,11 +48,11 @@ def numbers(first: Path, second: Path) -> pd.DataFrame:
     mine, others = _tables(first), _tables(second)
     for name in mine.keys() & others.keys():
         both = [_by_number(table) for table in (mine[name], others[name])]
-        if not any(each.empty for each in both):
-            parts.append(_agreement(*both).assign(notebook=name))
-    if not parts:
+        parts.append(_agreement(*both).assign(notebook=name))
+    found = pd.concat(parts) if parts else pd.DataFrame()
+    if found.empty:
         raise DataError(f"{first} and {second} have no number in common. Give two folders of the same profile.")
-    return pd.concat(parts).sort_values(["notebook", "number"], ignore_index=True)
+    return found.sort_values(["notebook", "number"], ignore_index=True)
 
 
 def verdicts(first: Path, second: Path) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def _by_number(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    both = first.join(second, lsuffix="_1", rsuffix="_2", how="inner")
+    both = first.add_suffix("_1").join(second.add_suffix("_2"), how="inner")
     freedom = both["count_1"] + both["count_2"] - 2
     squares = _squares(both, "1") + _squares(both, "2")
     # A number with one repetition borrows the deviation of its kind.

@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from wsolkit import cli
+from wsolkit.errors import DataError
+from wsolkit.study import compare
+from wsolkit.study.study import TIDY
+from wsolkit.system import folders
+
+#: The same numbers by three seeds, as one machine and another might find them.
+VALUES = {"vanilla": [0.50, 0.52, 0.54], "ours": [0.80, 0.81, 0.82], "centred box": [0.6]}
+
+
+def results(folder, values, verdict="reproduced"):
+    folder.mkdir()
+    rows = [
+        {
+            "table": "7",
+            "row": row,
+            "metric": "gt_known_loc",
+            "value": value,
+            "count": 100,
+            "seed": seed,
+            "dataset": "CUB",
+        }
+        for row, group in values.items()
+        for seed, value in enumerate(group)
+    ]
+    table = pd.DataFrame(rows).reindex(columns=[*TIDY, "dataset"]).assign(notebook="table7_ablation")
+    table.to_csv(folder / "table7_ablation.csv", index=False)
+    pd.DataFrame({"claim": ["drop helps"], "verdict": [verdict]}).to_csv(folder / "claims_summary.csv", index=False)
+    made = pd.DataFrame({"recipe": ["a"], "device": ["cpu"], "processor": ["Abacus AVX9"], "torch": ["2.9"]})
+    made.to_csv(folder / "table7_ablation_runs.csv", index=False)
+    return folder
+
+
+def states(first, second):
+    return compare.numbers(first, second).set_index("number")["state"].rename(lambda number: number.split(", ")[1])
+
+
+def test_numbers_are_equal_within_or_outside(tmp_path):
+    first = results(tmp_path / "first", VALUES)
+    other = {"vanilla": [0.51, 0.52, 0.55], "ours": [0.70, 0.71, 0.72], "centred box": [0.6]}
+    found = states(first, results(tmp_path / "second", other))
+    assert found.to_dict() == {"vanilla": "within", "ours": "outside", "centred box": "equal"}
+    assert set(states(first, first)) == {"equal"}
+    assert compare.made_on(first) == ["cpu, Abacus AVX9, 2.9"]
+
+
+def test_a_number_with_one_repetition_borrows_the_deviation_of_its_kind(tmp_path):
+    first = results(tmp_path / "first", VALUES | {"swept": [0.70]})
+    near = results(tmp_path / "near", VALUES | {"swept": [0.72]})
+    far = results(tmp_path / "far", VALUES | {"swept": [0.90]})
+    assert states(first, near)["swept"] == "within"
+    assert states(first, far)["swept"] == "outside"
+
+
+def test_what_has_no_seeds_must_be_equal(tmp_path):
+    first = results(tmp_path / "first", {"centred box": [0.6]})
+    assert states(first, results(tmp_path / "second", {"centred box": [0.61]})).item() == "outside"
+
+
+def test_an_interval_holds_another_machines_number_as_often_as_it_says(tmp_path):
+    rng, names = np.random.default_rng(0), [f"row {n}" for n in range(400)]
+    one, other = ({name: rng.normal(0.5, 0.02, 3) for name in names} for _ in range(2))
+    found = compare.numbers(results(tmp_path / "first", one), results(tmp_path / "second", other))
+    assert 0.02 < (found["state"] == "outside").mean() < 0.08
+    assert not compare.beyond_chance(found)
+
+
+def test_verdicts_may_change_but_not_contradict_each_other(tmp_path):
+    first, open_, opposite = (
+        results(tmp_path / name.replace(" ", ""), VALUES, name)
+        for name in ("reproduced", "inconclusive", "not reproduced")
+    )
+    assert len(compare.verdicts(first, open_)) == 1
+    assert compare.contradictory(compare.verdicts(first, open_)).empty
+    assert len(compare.contradictory(compare.verdicts(first, opposite))) == 1
+    assert compare.verdicts(first, first).empty
+
+
+def test_the_command_fails_where_two_folders_disagree(tmp_path):
+    first, second = results(tmp_path / "first", VALUES), results(tmp_path / "second", VALUES, "not reproduced")
+    same = CliRunner().invoke(cli.app, ["compare", str(first), str(first)])
+    assert same.exit_code == 0
+    assert "3 of 3 numbers (100.0%) agree within their intervals; 0 verdicts differ" in same.output
+    differ = CliRunner().invoke(cli.app, ["compare", str(first), str(second)])
+    assert differ.exit_code == 1
+    assert "1 of them contradict each other" in differ.output
+    brief = CliRunner().invoke(cli.app, ["compare", str(first), str(second), "--brief"])
+    assert (brief.exit_code, brief.output.count("\n")) == (0, 1)
+
+
+def test_folders_that_cannot_be_compared_are_named(tmp_path):
+    first = results(tmp_path / "first", VALUES)
+    with pytest.raises(DataError, match="has no tables of results"):
+        compare.numbers(first, tmp_path)
+    other = results(tmp_path / "second", {"another row": [0.5]})
+    with pytest.raises(DataError, match="no number in common"):
+        compare.numbers(first, other)
+    with pytest.raises(DataError, match="not in a clone"):
+        compare.committed(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="No results of .*never are committed"):
+        compare.committed(folders.PACKAGE.parent / "figures" / "never", tmp_path)
+
+
+def test_committed_results_are_read_from_the_clone(tmp_path):
+    demo = folders.PACKAGE.parent / "figures" / "demo"
+    found = compare.numbers(compare.committed(demo, tmp_path), compare.committed(demo, tmp_path))
+    assert len(found) > 100
+    assert set(found["state"]) == {"equal"}
