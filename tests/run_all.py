@@ -14,7 +14,7 @@ STAGES = {
         *["-m", "pytest", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
         *["-p", "no:cacheprovider"],
     ],
-    "unit tests": ["-m", "pytest", "tests"],
+    "unit tests": ["-m", "pytest", "tests", "--numprocesses", "auto", "--dist", "loadfile"],
 }
 
 

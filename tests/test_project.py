@@ -83,6 +83,13 @@ def test_commands_on_the_pages_exist(page):
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, second, rest)
 
 
+def test_every_guarantee_has_its_test():
+    named = re.findall(r"`(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in code] == []
+
+
 def test_the_results_on_pages_are_those_of_the_csvs():
     texts = [page.read_text() for page in result_tables.PAGES]
     assert [result_tables.filled(text) for text in texts] == texts
