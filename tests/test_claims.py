@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import tiny_recipe
 from wsolkit import published
 from wsolkit.errors import RecipeError
-from wsolkit.study import claims, plots, tables
+from wsolkit.study import claims, plots, quantities, tables
 from wsolkit.study.claims import Claim, Comparison, check, experiment, judge, scoreboard, together
 from wsolkit.study.statistics import Effect
 from wsolkit.system.registry import parse_options
@@ -281,18 +281,18 @@ def test_tables_are_credited_with_what_they_print(listed):
 
 def test_cells_count_by_their_centre():
     # Cells of 4 pixels: centres at 2, 6, 10, 14.
-    inside = claims.cells_in_boxes(np.array([[5, 1, 11, 7]]), 16, (4, 4))
+    inside = quantities.cells_in_boxes(np.array([[5, 1, 11, 7]]), 16, (4, 4))
     assert np.argwhere(inside).tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
-    two = claims.cells_in_boxes(np.array([[0, 0, 3, 3], [12, 12, 15, 15]]), 16, (4, 4))
+    two = quantities.cells_in_boxes(np.array([[0, 0, 3, 3], [12, 12, 15, 15]]), 16, (4, 4))
     assert np.argwhere(two).tolist() == [[0, 0], [3, 3]]
-    assert not claims.cells_in_boxes(np.array([[3, 3, 5, 5]]), 16, (4, 4)).any()
+    assert not quantities.cells_in_boxes(np.array([[3, 3, 5, 5]]), 16, (4, 4)).any()
 
 
 def test_quantities_come_from_reports_and_pictures(study):
     recipes = [tiny_recipe(seed=seed) for seed in (0, 1)]
     runs = study.store.get_all(recipes)
     evidence = claims.measure(study)
-    for name in claims.QUANTITIES:
+    for name in quantities.QUANTITIES:
         values = evidence(runs, name)
         assert values.shape[0] == 2
         assert np.isfinite(values).all(), name
@@ -304,9 +304,9 @@ def test_quantities_come_from_reports_and_pictures(study):
     assert curves[0].mean(0).tolist() == pytest.approx(report["value"].tolist())
     assert evidence(runs, "pxap").shape == (2, 1)
     similarity, data = (
-        claims.Measured(study, runs[0]).raw["similarity"].numpy(),
+        quantities.Measured(study, runs[0]).raw["similarity"].numpy(),
         study.store.machine.open(recipes[0], "test"),
     )
     shares = evidence(runs, "share of negative S in boxes")[0]
-    cells = similarity[0][claims.cells_in_boxes(data[0].boxes, data.size, similarity[0].shape)]
+    cells = similarity[0][quantities.cells_in_boxes(data[0].boxes, data.size, similarity[0].shape)]
     assert shares[0] == pytest.approx((cells < 0).mean())

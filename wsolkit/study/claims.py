@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache
 from importlib.resources import files
 from itertools import product
 from typing import Annotated, Any, Literal, get_args
@@ -18,18 +18,14 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import pydantic
-from torch import Tensor
 
 from wsolkit import methods, published
-from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import NotInProfileError, unknown
-from wsolkit.maps import min_max, score_map
-from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter
 from wsolkit.study import sweeps, tables
+from wsolkit.study.quantities import QUANTITIES, Measured
 from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
 from wsolkit.study.study import Study
 from wsolkit.system.registry import parse_options
-from wsolkit.training.evaluation import MAP_KINDS, raw_maps_of
 from wsolkit.training.profiles import LOSSES
 from wsolkit.training.run_store import Run
 
@@ -44,12 +40,6 @@ Experiment = tuple[tuple[str, Any], ...]
 #: Where neither network localizes this share of the images, the order of two curves means nothing.
 SEEN = 0.1
 
-#: Similarity above which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a).
-LARGE_SIMILARITY = 0.5
-
-#: Score maps held in memory at once.
-CHUNK = 256
-
 
 def experiment(*losses: str, **more: Any) -> Experiment:
     """An experiment from its loss terms and anything else that `wsolkit.study.study.Study.recipe` takes."""
@@ -63,7 +53,7 @@ class Comparison:
     Attributes:
         ours: the experiment that is judged.
         baseline: the experiment it is compared with.
-        quantity: what is measured of ``ours``: a name in :data:`QUANTITIES`.
+        quantity: what is measured of ``ours``: a name in `wsolkit.study.quantities.QUANTITIES`.
         baseline_quantity: what is measured of ``baseline``; None for the same quantity.
         relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
@@ -101,7 +91,7 @@ class Claim:
         text: what it says.
         ours: the experiments that are judged: loss terms, or one hyperparameter of the full method with its setting.
         baseline: what they are compared with.
-        quantity: what is measured: names in :data:`QUANTITIES`, or ``"every metric"``.
+        quantity: what is measured: names in `wsolkit.study.quantities.QUANTITIES`, or ``"every metric"``.
         baseline_quantity: what is measured of the baseline; None for the same quantity.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
@@ -192,25 +182,6 @@ def judge(effect: Effect, relation: Relation, margin: float) -> Verdict:
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict on several parts: the worst, in the order of :data:`Verdict`."""
     return min(verdicts, key=get_args(Verdict).index)
-
-
-@dataclass
-class Measured:
-    """A finished run and its maps; the network runs once, however many quantities are asked for."""
-
-    study: Study
-    run: Run
-
-    @cached_property
-    def data(self) -> OpenedDataset:
-        """The test split."""
-        return self.study.store.machine.open(self.run.recipe, "test")
-
-    @cached_property
-    def raw(self) -> dict[str, Tensor]:
-        """All kinds of maps of the test split, (N, H, W) each, of the true classes."""
-        model = self.run.model(device=self.study.device)
-        return raw_maps_of(model, self.data, range(len(self.data)), tuple(MAP_KINDS))
 
 
 #: The values of a quantity over some runs, one a seed: (S, N) for N images, or (S, N, T) where it must hold at each of
@@ -361,59 +332,6 @@ def describe(comparison: Comparison) -> str:
 def _name(each: Experiment) -> str:
     (_, losses), *more = each
     return ", ".join([methods.join_terms(losses), *(f"{name} {value}" for name, value in more)])
-
-
-def cells_in_boxes(boxes: np.ndarray, size: int, cells: tuple[int, int]) -> np.ndarray:
-    """Cells of a feature map whose centre lies in some box.
-
-    Args:
-        boxes: (k, 4) in pixels of the evaluation image.
-        size: side of that image in pixels.
-        cells: height and width of the feature map.
-
-    Returns:
-        (H, W) bool.
-    """
-    y, x = ((np.arange(count) + 0.5) * size / count for count in cells)
-    inside = [(x0 <= x) & (x < x1) & ((y0 <= y) & (y < y1))[:, None] for x0, y0, x1, y1 in boxes.tolist()]
-    return np.any(inside, axis=0)
-
-
-def _rate(of: Measured, metric: str = "gt_known_loc", map_kind: str = "cam") -> np.ndarray:
-    return tables.right(of.run.report(), metric, map_kind)
-
-
-def _share_in_boxes(of: Measured, holds: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Share of the cells inside an image's boxes whose similarity holds; 0 where no cell has its centre in a box."""
-    similarity = of.raw["similarity"].numpy()
-    inside = [each[cells_in_boxes(of.data[i].boxes, of.data.size, each.shape)] for i, each in enumerate(similarity)]
-    return np.array([holds(cells).mean() if cells.size else 0 for cells in inside])
-
-
-def _localized_by_threshold(of: Measured) -> np.ndarray:
-    """Whether each image is localized at each score-map threshold and IoU threshold: (N, T)."""
-    meter, parts = BoxMeter(IOU_THRESHOLDS, of.run.recipe.threshold_step, threads=of.study.jobs), []
-    for start in range(0, len(of.data), CHUNK):
-        raw = of.raw["cam"][start : start + CHUNK]
-        boxes = [of.data[i].boxes for i in range(start, start + len(raw))]
-        ious = meter.update(score_map(raw, of.data.size), boxes)
-        parts.append(np.concatenate([ious >= delta for delta in IOU_THRESHOLDS], axis=1))
-    return np.concatenate(parts)
-
-
-#: What can be compared: a value for each image (N,), or for each image and threshold (N, T), of a run.
-QUANTITIES: Mapping[str, Callable[[Measured], np.ndarray]] = {
-    **{metric: partial(_rate, metric=metric) for metric in tables.METRIC_NAMES},
-    **{metric: partial(_rate, metric=metric) for metric in (f"max_box_acc_{delta}" for delta in IOU_THRESHOLDS)},
-    "gt_known_loc of F": partial(_rate, map_kind="norm"),
-    "gt_known_loc of S": partial(_rate, map_kind="similarity"),
-    "pxap": lambda of: np.array([of.run.report().rate("pxap")]),
-    "share of negative S in boxes": partial(_share_in_boxes, holds=lambda cells: cells < 0),
-    "share of large S in boxes": partial(_share_in_boxes, holds=lambda cells: cells > LARGE_SIMILARITY),
-    "mean normalised F": lambda of: min_max(of.raw["norm"]).mean((1, 2)).numpy(),
-    "largest F": lambda of: of.raw["norm"].amax((1, 2)).numpy(),
-    "box accuracy at every threshold": _localized_by_threshold,
-}
 
 
 def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
