@@ -52,18 +52,19 @@ class FakeRun:
 
 
 class FakeStudy:
-    """A study whose runs need no training; ``asked`` counts the runs of every experiment."""
+    """A study whose runs need no training; ``available`` limits the seeds of some experiments."""
 
     def __init__(self, study, values, seeds=(0, 1, 2)):
         self.profile, self.recipe, self.seeds, self.values = study.profile, study.recipe, seeds, values
-        self.asked, self.listed = {}, []
+        self.available, self.listed = {}, []
 
     def seeds_up_to(self, count):
         return range(count)
 
     def train_at(self, experiments, seeds, train):
-        known = {side: side for side in experiments if side in self.values}
-        self.asked |= {side: len(seeds[side]) for side in known}
+        known = [
+            side for side in experiments if len(seeds[side]) <= self.available.get(side, 12) and side in self.values
+        ]
         return {side: [FakeRun(side, seed) for seed in seeds[side]] for side in known}
 
     def list_runs(self, runs):
@@ -169,6 +170,13 @@ def test_a_budget_ends_the_repetitions(known):
     assert none == 3
     assert some == 6  # two runs of a minute at 4 seeds, four more at 6: then the budget of 5 is spent
     assert all_of_it == 12
+
+
+def test_a_look_that_is_not_trained_leaves_the_one_before(known):
+    """With ``train`` off an experiment counts at a look if all of its runs are there."""
+    claim, known.available = slight(known), {FULL: 4, VANILLA: 3}
+    found = check([claim], known, claims.Plan((3, 4, 6), 1e6), train=False)
+    assert found[["seeds", "verdict"]].to_numpy().tolist() == [[3, "inconclusive"]]
 
 
 def test_a_plan_is_the_profiles_unless_one_is_given(study):

@@ -241,28 +241,35 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
     planned, evidence, spent = planned or plan(study), measure(study), 0.0
     parts = {claim.name: claim.comparisons(study) for claim in claims}
     found: dict[tuple[str, Comparison], dict[str, Any]] = {}
+    runs: dict[Experiment, list[Run]] = {}
 
     def verdicts(name: str) -> list[Verdict]:
-        return [found[name, each]["part_verdict"] for each in parts[name]]
+        return [found[name, part]["part_verdict"] if (name, part) in found else "inconclusive" for part in parts[name]]
 
-    runs: dict[Experiment, list[Run]] = {}
-    open_claims = [claim.name for claim in claims]
     for look, count in enumerate(planned.at):
+        still = {
+            name: [part for part, verdict in zip(every, verdicts(name), strict=True) if verdict == "inconclusive"]
+            for name, every in parts.items()
+            if together(verdicts(name)) == "inconclusive"
+        }
         # The first look is shared with the tables, and trained in one go; later the cheapest claims come first.
-        asked = {name: _sides(part for part in parts[name] if _open(found.get((name, part)))) for name in open_claims}
-        groups = [open_claims] if look == 0 else [[name] for name in sorted(asked, key=lambda name: len(asked[name]))]
+        groups = (
+            [[name] for name in sorted(still, key=lambda name: len(_sides(still[name])))] if look else [list(still)]
+        )
         for group in groups:
-            wanted = {side: dict(side) for name in group for side in asked[name] if len(runs.get(side, ())) < count}
+            sides = _sides(part for name in group for part in still[name])
+            wanted = {side: dict(side) for side in sides if len(runs.get(side, ())) < count}
             if look and wanted and spent >= planned.budget:
                 continue
             new = study.train_at(wanted, dict.fromkeys(wanted, study.seeds_up_to(count)), train) if wanted else {}
             if look:
-                spent += sum(run.info()["seconds"] for side in new for run in new[side][planned.at[look - 1] :]) / 60
+                added = [run for group in new.values() for run in group[planned.at[look - 1] :]]
+                spent += sum(run.info()["seconds"] for run in added) / 60
             runs |= new
-            for name in group:
-                for part in (part for part in parts[name] if _open(found.get((name, part)))):
-                    found[name, part] = _measured(part, runs, evidence, look, planned, len(parts[name]))
-        open_claims = [name for name in open_claims if together(verdicts(name)) == "inconclusive"]
+            for name, part in [(each, part) for each in group for part in still[each]]:
+                both = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
+                if look == 0 or all(len(side) == count for side in both):
+                    found[name, part] = _measured(part, both, evidence, look, planned, len(parts[name]))
     study.list_runs([run for group in runs.values() for run in group])
     rows = []
     for claim in claims:
@@ -272,25 +279,20 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
     return pd.DataFrame(rows)
 
 
-def _open(part: Mapping[str, Any] | None) -> bool:
-    return part is None or part["part_verdict"] == "inconclusive"
-
-
 def _sides(parts: Iterable[Comparison]) -> dict[Experiment, None]:
     return dict.fromkeys(side for part in parts for side in (part.ours, part.baseline))
 
 
 def _measured(
-    part: Comparison, runs: Mapping[Experiment, Sequence[Run]], evidence: Evidence, look: int, planned: Plan, parts: int
+    part: Comparison, sides: Sequence[Sequence[Run]], evidence: Evidence, look: int, planned: Plan, parts: int
 ) -> dict[str, Any]:
-    """A comparison at one look, of a claim with so many parts.
+    """A comparison of two experiments' runs at one look, for a claim with so many parts.
 
     All parts must hold for the claim to be reproduced, so none needs more confidence for being one of several; a single
     one that fails is enough to refute it, so that needs the confidence of all together.
     """
-    count, shown = planned.at[look], Effect(np.nan, np.nan, np.nan)
+    shown = Effect(np.nan, np.nan, np.nan)
     verdicts: list[Verdict] = []
-    sides = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
     if all(sides):
         values = map(evidence, sides, (part.quantity, part.baseline_quantity or part.quantity))
         pairs = curves(*values)
@@ -305,7 +307,7 @@ def _measured(
         shown = min(decisive, key=lambda effect: effect.low, default=shown)
     asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin")}
     verdict = together(verdicts or ["not measured"])
-    return {"part": describe(part), **asked, **asdict(shown), "seeds": len(sides[0]), "part_verdict": verdict}
+    return {"part": describe(part), **asked, **asdict(shown), "seeds": min(map(len, sides)), "part_verdict": verdict}
 
 
 def curves(ours: np.ndarray, baseline: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
