@@ -1,12 +1,8 @@
-"""The kit's meters and data sets in the clothes of torchmetrics and torchvision."""
+"""The kit's meters as torchmetrics' metrics."""
 
-import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
-from wsolkit.datasets import open_dataset
-from wsolkit.datasets._torchvision import WsolVisionDataset
 from wsolkit.metrics import BoxMeter, PixelMeter
 from wsolkit.metrics.torch_metrics import BoxMetric, PixelMetric
 
@@ -74,25 +70,3 @@ def test_forward_keeps_earlier_images_when_a_batch_is_refused(judged):
     whole.update(maps, boxes)
     assert float(metric.compute()["max_box_acc_v2"]) == pytest.approx(whole.compute()["max_box_acc_v2"], rel=1e-6)
     assert int(area.foreground.sum()) == int(masks.sum())
-
-
-@pytest.fixture
-def source():
-    return open_dataset("synthetic_birds", "test", 32, {"train_weaksup": 4, "train_fullsup": 4, "test": 6})
-
-
-def test_a_data_set_is_one_of_torchvisions(source):
-    data = WsolVisionDataset(source, transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]))
-    images, labels = next(iter(torch.utils.data.DataLoader(data, batch_size=6)))
-    assert images.shape == (6, 3, 32, 32)
-    assert labels.tolist() == data.targets == [source[number].label for number in range(6)]
-    assert data.classes[data.class_to_idx[data.classes[2]]] == data.classes[2]
-    assert np.array_equal((images[0] * 255).round().byte().permute(1, 2, 0).numpy(), source[0].image)
-
-
-def test_boxes_move_with_the_picture(source):
-    plain = WsolVisionDataset(source, target="boxes")[1]
-    turned = WsolVisionDataset(source, target="boxes", transforms=v2.RandomHorizontalFlip(p=1))[1]
-    x0, y0, x1, y1 = plain[1]["boxes"][0].tolist()
-    assert turned[1]["boxes"][0].tolist() == [32 - x1, y0, 32 - x0, y1]
-    assert plain[1]["labels"].tolist() == [source[1].label] * len(source[1].boxes)

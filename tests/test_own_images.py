@@ -177,15 +177,14 @@ def test_the_classes_are_counted_at_the_models_own_head(tmp_path):
         assert classifiers.load_classifier(name, tmp_path / f"{name}.safetensors").eval()
 
 
-def test_weights_that_do_not_fit_are_explained(state, tmp_path, monkeypatch):
+def test_weights_that_do_not_fit_are_explained(state, tmp_path):
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "r18.pth")
     with pytest.raises(
-        CheckpointError, match=r"does not fit resnet34: .*'module\.'.*\d+ .* missing.*It fits resnet18\.$"
+        CheckpointError, match=r"does not fit resnet34: .*'module\.'.*\d+ .* missing.*Name the model that"
     ):
         classifiers.load_classifier("resnet34", tmp_path / "r18.pth")
     with pytest.raises(RecipeError, match=r"Unknown model 'resnet51'. Did you mean 'resnet50'\?$"):
         classifiers.load_classifier("resnet51", tmp_path / "x.pth")
-    monkeypatch.setattr(classifiers, "ALIKE", 1)
     conv = state["conv1.weight"]
     for changed in (
         {"fc.weight": torch.zeros(0, 512)},
@@ -201,25 +200,10 @@ FAMILIES = {re.split(r"[\d_]", name)[0]: name for name in list_models(module=tor
 
 
 @pytest.mark.parametrize("name", FAMILIES.values())
-def test_weights_can_be_compared_with_the_largest_models_of_torchvision(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(classifiers, "_advice", lambda names, state: "")
+def test_weights_can_be_compared_with_the_largest_models_of_torchvision(tmp_path, name):
     save_file({"bias": torch.zeros(2)}, tmp_path / "bias.safetensors")
     with pytest.raises(CheckpointError, match=f"does not fit {name}"):
         classifiers.load_classifier(name, tmp_path / "bias.safetensors")
-
-
-def test_a_model_that_cannot_be_built_is_passed_over_in_the_advice(state, tmp_path, monkeypatch):
-    best_fit = classifiers._best_fit
-
-    def fails(name, state):
-        if name != "resnet34":
-            raise RuntimeError
-        return best_fit(name, state)
-
-    monkeypatch.setattr(classifiers, "_best_fit", fails)
-    torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="does not fit resnet34.*Name the model"):
-        classifiers.load_classifier("resnet34", tmp_path / "x.pth")
 
 
 def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):

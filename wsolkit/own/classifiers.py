@@ -4,9 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: The model that weights are taken for, and the side of the images in pixels, unless the user or a run names others.
 USUAL_MODEL, USUAL_SIZE = "resnet50", 224
-
-#: How many models with names like the given one are tried to find one that the weights fit.
-ALIKE = 12
 
 #: A number of classes that no layer has as its width: it shows which tensors belong to the classes.
 PROBE = 7919
@@ -117,7 +112,7 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         under = f"under the prefix {fit.prefix!r}, " if fit.prefix else ""
         raise CheckpointError(
             f"{weights} does not fit {name}: {under}{len(fit.misfits)} tensors are missing, unknown or of another "
-            f"shape, e.g. {fit.misfits[0]}. {_advice(get_close_matches(name, known, ALIKE, 0), state)}"
+            f"shape, e.g. {fit.misfits[0]}. Name the model that it belongs to by --model, or model=."
         )
     if fit.prefix:
         message = "%s: the prefix %r is taken off the names of the tensors; %d tensors without it are left out."
@@ -171,15 +166,6 @@ def _best_fit(name: str, state: Mapping[str, Tensor]) -> _Fit:
             ]
             fits.append(_Fit(build, classes, prefix, given, misfits))
     return min(fits, key=lambda fit: len(fit.misfits))
-
-
-def _advice(names: Sequence[str], state: Mapping[str, Tensor]) -> str:
-    """Which of some models tensors fit; one that cannot be built is passed over."""
-    for name in names:
-        with suppress(Exception):
-            if not _best_fit(name, state).misfits:
-                return f"It fits {name}."
-    return "Name the model that it belongs to by --model, or model=."
 
 
 def _shapes(build: Callable[[int], nn.Module]) -> dict[str, tuple[int, ...]]:
