@@ -15,8 +15,8 @@ from wsolkit import methods, models
 from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
-from wsolkit.training import checkpoints, engine, loop
-from wsolkit.training.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
+from wsolkit.training import checkpoints, engine, loop, run_store
+from wsolkit.training.engine import Engine, SharedDraws, Stepper
 from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.training.run_store import RunStore
 
@@ -53,9 +53,10 @@ def test_processes_share_the_very_same_batches(store, tiny):
     data = store.machine.open(tiny, "train-weaksup")
     whole = list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     halves = [list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, 2)) for rank in range(2)]
-    for (images, labels), *parts in zip(whole, *halves, strict=True):
-        assert torch.equal(images, torch.cat([part[0] for part in parts]))
-        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+    for batch, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(batch.labels, torch.cat([part.labels for part in parts]))
+        assert [image for part in parts for image in part.mine] == list(batch.mine) == list(range(batch.size))
 
 
 def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[engine.StepResult]]:
@@ -65,9 +66,9 @@ def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list
     stepper = Stepper(model, recipe.components.method.step)
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
-    for images, labels in training_batches(data, 8, 32, order, "cpu"):
-        batch = Batch.whole(images.double(), labels, randomness)
-        taken.append(engine.optimise(alone, stepper, optimizer, batch, parts=parts))
+    for batch in training_batches(data, 8, 32, order, "cpu"):
+        batch = batch._replace(images=batch.images.double())
+        taken.append(engine.optimise(alone, stepper, optimizer, batch, randomness, parts=parts))
     return model, taken
 
 
@@ -112,7 +113,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     assert result.stdout.split() == [str(together.folder)]
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
     mixed = replace(machine, precision=precision)
     run = RunStore(tmp_path / "mixed", mixed).get(tiny)
@@ -124,18 +125,25 @@ def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
     assert 0 < close.abs().max() < 0.1  # other numbers, the same training
 
 
-def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, machine, tmp_path, monkeypatch):
-    """Only a GPU scales its loss, so a scaler is put where Accelerate has one there."""
-    begun = AcceleratedEngine(torch.device("cpu"), "bf16")
-    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
-    monkeypatch.setattr(begun._accelerator, "scaler", scaler)
-    loop.train(tiny, tmp_path, machine, engine=begun, on_epoch=lambda epoch: scaler.update(512.0 / 2**epoch))
-    later = AcceleratedEngine(torch.device("cpu"), "bf16")
-    monkeypatch.setattr(later._accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=512.0))
+def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, machine, tmp_path):
+    begun = Engine(torch.device("cpu"), "fp16")
+    loop.train(tiny, tmp_path, machine, engine=begun, on_epoch=lambda epoch: begun._scaler.update(512.0 / 2**epoch))
+    later = Engine(torch.device("cpu"), "fp16")
     loop.train(tiny, tmp_path, machine, engine=later)
     # What an epoch changes after it was kept is not in it.
     assert later.state()["scale"] == 512.0 / 2 ** (tiny.epochs - 1)
     assert Engine(torch.device("cpu")).state() == {}
+
+
+def test_other_processes_wait_until_the_main_one_has_put_a_warm_stage_in_place(store, tiny, monkeypatch):
+    """Else they would begin at another epoch than the main one does."""
+    calls = []
+    monkeypatch.setattr(store.engine, "rank", 1)
+    monkeypatch.setattr(store.engine, "wait", lambda: calls.append("wait"))
+    monkeypatch.setattr(run_store, "train", lambda *given: calls.append("train"))
+    store._train(tiny, None, lambda: False)
+    assert calls == ["wait", "train"]
+    assert not list(store.root.glob(f"*/{run_store.DONE}"))
 
 
 def test_a_recipe_does_not_know_how_it_is_trained(tiny):
@@ -159,11 +167,10 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine):
     model = models.build("vgg16", len(data.classes), 0).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stepper = Stepper(model, broken)
-    images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
-    batch = Batch.whole(images, labels, epoch_generator(0, 1, METHOD))
+    batch = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     optimizer = loop.make_optimizer(recipe, model)
     alone = Engine(torch.device("cpu"))
-    taken = engine.optimise(alone, stepper, optimizer, batch, parts=2)
+    taken = engine.optimise(alone, stepper, optimizer, batch, epoch_generator(0, 1, METHOD), parts=2)
     assert taken.broken == ["sim"]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
