@@ -16,7 +16,7 @@ from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
 from wsolkit.training import checkpoints, engine, loop, run_store
-from wsolkit.training.engine import Engine, SharedDraws, Stepper
+from wsolkit.training.engine import Engine, Stepper, shared_draw
 from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.training.run_store import RunStore
 
@@ -40,13 +40,11 @@ def test_shares_are_nearly_equal_and_whole():
 
 
 def test_parts_draw_what_the_whole_would():
-    whole = torch.rand((6, 1, 2, 2), generator=torch.Generator().manual_seed(3))
-    again = torch.rand((6, 3), generator=(after := torch.Generator().manual_seed(3))), after
-    draws = SharedDraws(torch.Generator().manual_seed(3), 6)
-    first, second = draws.part(range(2)), draws.part(range(2, 6))
-    assert torch.equal(torch.cat([first((2, 1, 2, 2)), second((4, 1, 2, 2))]), whole)
-    assert first((2, 3)).shape == (2, 3)
-    assert not torch.equal(second((4, 3)), again[0][2:])  # the second drawing of a step is another one
+    whole, first, second = (torch.Generator().manual_seed(3) for _ in range(3))
+    draws = shared_draw(first, 6, range(2)), shared_draw(second, 6, range(2, 6))
+    for shape in (1, 2, 2), (3,):  # the second drawing of a step is another one
+        parts = [draw((images, *shape)) for draw, images in zip(draws, (2, 4), strict=True)]
+        assert torch.equal(torch.cat(parts), torch.rand((6, *shape), generator=whole))
 
 
 def test_processes_share_the_very_same_batches(store, tiny):

@@ -76,7 +76,7 @@ def test_a_node_dies_in_the_middle_of_a_sweep_and_every_run_ends_once(store, tmp
     assert wanted == [before, *recipes]
     tasks = slurm.submit(store, wanted, CPU_ONLY)
     assert slurm.submit(store, wanted, CPU_ONLY) == tasks
-    futures = slurm.follow(store, tasks)
+    futures = CPU_ONLY.train(store, wanted)
     wait_until(lambda: sum(0 < store.finished_epochs(recipe) < 25 for recipe in recipes) >= 2, 180)
     task = kill_node("node1")
     (lost,) = [recipe for recipe, known in tasks.items() if known == task]
@@ -119,8 +119,7 @@ def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_p
     With two minutes it may warn while the task still imports PyTorch, and kills it then.
     """
     recipe = long_recipe(0).changed(epochs=150)
-    tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=3))
-    futures = slurm.follow(store, tasks)
+    futures = replace(CPU_ONLY, minutes=3).train(store, [recipe])
     futures[recipe].result(900)
     log = "".join(path.read_text() for path in (store.root / slurm.FOLDER).glob("*_0_log.*"))
     assert "requeue" in log.lower()
@@ -131,7 +130,7 @@ def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_p
 @needs_slurm
 def test_a_task_that_fails_names_its_log(store, tiny):
     broken = tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99)
-    futures = slurm.follow(store, slurm.submit(store, [broken], CPU_ONLY))
+    futures = CPU_ONLY.train(store, [broken])
     with pytest.raises(TrainingError, match=r"ended, and run .* is not finished .* See (.*_0_log\.err)") as failed:
         futures[broken].result(120)
     log = str(failed.value).split("See ")[1].split(";")[0]
@@ -169,8 +168,7 @@ def test_pretraining_goes_first_and_nothing_is_queued_twice(store, tiny, queue_o
 
 def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue_of):
     alive, _ = queue_of
-    tasks = slurm.submit(store, [tiny], CPU_ONLY)
-    futures = slurm.follow(store, tasks)
+    futures = CPU_ONLY.train(store, [tiny])
     time.sleep(0.3)
     assert not futures[tiny].done()
     alive.clear()
@@ -179,8 +177,7 @@ def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue
 
 
 def test_a_run_that_appears_ends_the_waiting(store, tiny, queue_of):
-    tasks = slurm.submit(store, [tiny], CPU_ONLY)
-    futures = slurm.follow(store, tasks)
+    futures = CPU_ONLY.train(store, [tiny])
     run = store.get(tiny)
     assert futures[tiny].result(20) == run
 

@@ -4,7 +4,6 @@ None of this changes what a recipe asks for: the batch is the recipe's, shared a
 of each, and every image meets the same crop and the same dropout as in one process.
 """
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -108,25 +107,19 @@ class Engine:
             self._scaler.load_state_dict(dict(state))
 
 
-class SharedDraws:
-    """Uniform random numbers for a whole batch, drawn once; each part of the batch takes its own share."""
+def shared_draw(generator: Generator, images: int, part: range) -> Draw:
+    """Uniform random numbers for one part of a batch: its share of what is drawn for all of the batch's images.
 
-    def __init__(self, generator: Generator, images: int):
-        """Draw from a CPU generator for this many images."""
-        self._generator, self._images = generator, images
-        self._drawn: list[Tensor] = []
+    Args:
+        generator: on the CPU, in the same state for all parts.
+        images: of the whole batch.
+        part: which images of the batch the part holds.
+    """
 
-    def part(self, images: range) -> Draw:
-        """What images ``images`` of the batch draw; every part's n-th call gets its share of the n-th drawing."""
-        number = itertools.count()
+    def draw(shape: Sequence[int]) -> Tensor:
+        return torch.rand((images, *shape[1:]), generator=generator)[part.start : part.stop]
 
-        def draw(shape: Sequence[int]) -> Tensor:
-            call = next(number)
-            if call == len(self._drawn):
-                self._drawn.append(torch.rand((self._images, *shape[1:]), generator=self._generator))
-            return self._drawn[call][images.start : images.stop]
-
-        return draw
+    return draw
 
 
 class Stepper(nn.Module):
@@ -198,15 +191,15 @@ def optimise(
         parts: forward and backward passes into which the images are split, one after the other, to save memory.
             Batch normalisation then sees one part at a time.
     """
-    draws, first = SharedDraws(randomness, batch.size), batch.mine.start
     optimizer.zero_grad()
     shares = [part for number in range(parts) if len(part := share(batch.mine, number, parts))]
     found = []
     for part in shares:
-        here = slice(part.start - first, part.stop - first)
-        with nullcontext() if part == shares[-1] else engine.unsynchronised(stepper):
+        here, is_last = slice(part.start - batch.mine.start, part.stop - batch.mine.start), part == shares[-1]
+        draw = shared_draw(randomness if is_last else randomness.clone_state(), batch.size, part)
+        with nullcontext() if is_last else engine.unsynchronised(stepper):
             with engine.autocast:
-                total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draws.part(part))
+                total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draw)
             # Gradients are averaged over processes; with this factor they are those of the mean over the batch.
             factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)

@@ -129,16 +129,12 @@ def cpu_model() -> str:
 
 def commit() -> str:
     """The clone's commit, with ``+`` if the package has uncommitted changes; empty outside a clone."""
-    known = _git("rev-parse", "--short=10", "HEAD")
-    return known and known + ("+" if _git("status", "--porcelain", "--", "wsolkit") else "")
-
-
-def _git(*arguments: str) -> str:
-    clone = folders.clone()
-    if clone is None:
+    if (clone := folders.clone()) is None:
         return ""
+    command = ["git", "-C", str(clone), "status", "--porcelain=2", "--branch", "--", "wsolkit"]
     try:
-        command = ["git", "-C", str(clone), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    known = re.search(r"^# branch\.oid ([0-9a-f]{10})", said)
+    return known[1] + "+" * bool(re.search(r"^[^#]", said, re.MULTILINE)) if known else ""

@@ -75,11 +75,15 @@ class SlurmCluster:
         return parse_options(cls, {"partition": partition, **given, "more": more, "wait": wait}, "--slurm")
 
     def train(self, store: RunStore, recipes: Sequence[Recipe]) -> dict[Recipe, Future]:
-        """Submit what is missing; futures of all runs."""
+        """Submit what is missing; futures of all runs.
+
+        One fails if its task leaves the queue without finishing the run, or at once if the runs are not waited for.
+        """
         tasks = submit(store, recipes, self) if recipes else {}
-        if self.wait:
-            return follow(store, tasks)
         futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
+        if self.wait:
+            Thread(target=_follow, args=(store, tasks, futures), daemon=True).start()
+            return futures
         for future in futures.values():
             future.set_exception(
                 Submitted(f"{len(tasks)} runs are on Slurm; run the same command again when they are finished.")
@@ -170,35 +174,29 @@ def _submit_array(folder: Path, tasks: Sequence[TrainTask], cluster: SlurmCluste
         ) from error
 
 
-def follow(store: RunStore, tasks: Mapping[Recipe, str]) -> dict[Recipe, Future]:
-    """Futures of the runs of tasks from `submit`; one fails if its task leaves the queue without finishing the run."""
-    futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
-    Thread(target=_poll, args=(store, tasks, futures), daemon=True).start()
-    return futures
-
-
-def _poll(store: RunStore, tasks: Mapping[Recipe, str], futures: Mapping[Recipe, Future]) -> None:
+def _follow(store: RunStore, tasks: Mapping[Recipe, str], futures: Mapping[Recipe, Future]) -> None:
+    """Look at the store and the queue until every future is done."""
     gone: set[Recipe] = set()
     while waiting := [recipe for recipe, future in futures.items() if not future.done()]:
         try:
             alive = _alive()
         except WsolkitError:
             alive = set(tasks.values())  # a busy controller answers later
+        left = {recipe for recipe in waiting if tasks[recipe] not in alive}
         for recipe in waiting:
             if run := store.find(recipe):
                 futures[recipe].set_result(run)
-            elif recipe in gone and tasks[recipe] not in alive:
-                futures[recipe].set_exception(_unfinished(store, recipe, tasks[recipe]))
-        # Shared file systems show a new file late, so a task is given up at the second look.
-        gone = {recipe for recipe in waiting if tasks[recipe] not in alive}
+            elif recipe in left & gone:  # shared file systems show a new file late: given up at the second look
+                done, task = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs", tasks[recipe]
+                log = store.root / FOLDER / f"{task}_0_log.err"
+                futures[recipe].set_exception(
+                    TrainingError(
+                        f"Slurm task {task} ended, and run {recipe.key} is not finished ({done}). See {log}; the same "
+                        "command submits it again."
+                    )
+                )
+        gone = left
         time.sleep(POLL_SECONDS)
-
-
-def _unfinished(store: RunStore, recipe: Recipe, task: str) -> TrainingError:
-    return TrainingError(
-        f"Slurm task {task} ended, and run {recipe.key} is not finished ({store.finished_epochs(recipe)} of "
-        f"{recipe.epochs} epochs). See {store.root / FOLDER / f'{task}_0_log.err'}; the same command submits it again."
-    )
 
 
 def _alive() -> set[str]:
