@@ -136,7 +136,7 @@ def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDatas
     if taken.broken:
         raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
     check_selectable(recipe, test)
-    evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
+    evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), len(test))
 
 
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:

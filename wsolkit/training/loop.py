@@ -79,7 +79,7 @@ def train(
                 stage = "warm" if epoch <= recipe.warm_epochs else "main"
                 means = _train_epoch(recipe, epoch, data, engine, stepper, optimizer, machine.parts, should_stop)
                 if engine.main:
-                    judged = _held_out_rates(recipe, epoch, model, held_out, engine.device)
+                    judged = _held_out_rates(recipe, epoch, model, held_out)
                     history.append({"epoch": epoch, "stage": stage, **rates, **means, **judged})
                     checkpoints.keep_epoch(folder, recipe, model, optimizer, history, engine.state())
                     log(history[-1], epoch)
@@ -187,10 +187,10 @@ def _train_epoch(
 
 
 def _held_out_rates(
-    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset, device: torch.device
+    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset
 ) -> dict[str, float]:
     try:
-        result = evaluate(model, held_out, recipe.threshold_step, device)
+        result = evaluate(model, held_out, recipe.threshold_step)
     except NotFiniteError as error:
         raise TrainingError(
             f"The network is no longer finite: epoch {epoch}, evaluation on train-fullsup ({error}) "

@@ -240,7 +240,7 @@ class RunStore:
         threads = recipe.cpu_threads if engine.device.type == "cpu" else cores()
         with cpu_threads(recipe.cpu_threads):
             test = self.machine.open(recipe, "test")
-            report = evaluate(model, test, recipe.threshold_step, engine.device, tuple(MAP_KINDS), threads=threads)
+            report = evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), threads=threads)
             made = self.machine.provenance()
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
@@ -261,7 +261,7 @@ class RunStore:
     def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
         total = sum(recipe.epochs for recipe in recipes)
         with (
-            worker_pool(min(jobs, len(recipes)), silence) as (pool, wanted),
+            worker_pool(min(jobs, len(recipes))) as (pool, wanted),
             progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
         ):
             for ended, _ in run_tasks(pool, [training_task(each, self, wanted) for each in recipes], jobs):
@@ -274,12 +274,8 @@ class RunStore:
 def _code(recipe: Recipe) -> dict[str, str]:
     """Hashes of the files that a recipe names: its method, backbone and data set."""
     named = recipe.components
-    files = {
-        f"methods/{named.method.name}.py": named.method.module,
-        f"models/{named.backbone.name}.py": named.backbone.module,
-        f"datasets/{named.data.name}.py": named.data.module,
-    }
-    return {name: registry.file_hash(module) for name, module in files.items()}
+    modules = named.method.module, named.backbone.module, named.data.module
+    return {"/".join(each.__name__.split(".")[1:]) + ".py": registry.file_hash(each) for each in modules}
 
 
 def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
@@ -289,10 +285,6 @@ def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
     return Task(recipe, _work, (store.root, store.machine, recipe.to_json(), wanted), before, slots)
 
 
-def silence() -> None:
-    """Hide the progress bars of a worker process; its progress is read from the store."""
-    os.environ[WATCH_VARIABLE] = os.devnull
-
-
 def _work(root: Path, machine: Machine, recipe: str, wanted: Path) -> None:
+    os.environ[WATCH_VARIABLE] = os.devnull  # no bars: progress is read from the store
     RunStore(root, machine).get(Recipe.from_json(recipe), should_stop=lambda: not wanted.exists())
