@@ -91,7 +91,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "wsolkit", "train"]
     folders = {"WSOLKIT_RUNS": str(tmp_path / "together"), "WSOLKIT_CACHE": str(store.machine.cache)}
     result = subprocess.run(
-        [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu"],
+        [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu", "--track", "tensorboard"],
         env=os.environ | folders | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -101,6 +101,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     assert result.returncode == 0, result.stderr
     together = RunStore(tmp_path / "together", store.machine).find(recipe)
     assert together.info()["processes"] == 2
+    assert list((together.folder / "tensorboard").iterdir())
     assert alone.info()["processes"] == 1
     ours, theirs = (checkpoints.load(run.folder / checkpoints.LAST)[0] for run in (together, alone))
     assert ours.keys() == theirs.keys()

@@ -56,14 +56,13 @@ class Run:
     folder: Path
 
     def info(self) -> dict:
-        """What produced the run: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
+        """What produced the run: `Machine.provenance`, data, seconds, epochs and images/s of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
     def made(self) -> dict[str, str | int]:
         """What a table's row says about the run behind its number: ``seed, recipe, version, commit``."""
-        info = self.info()
-        known = {"version": info["wsolkit"], "commit": info["commit"]}
-        return {"seed": self.recipe.seed, "recipe": self.recipe.key, **known}
+        seed, key, info = self.recipe.seed, self.recipe.key, self.info()
+        return {"seed": seed, "recipe": key, "version": info["wsolkit"], "commit": info["commit"]}
 
     def changed_code(self) -> list[str]:
         """Files of the recipe's method, backbone and data set that have changed since the run was trained."""
