@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -149,27 +148,6 @@ class Stepper(nn.Module):
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What a step says about its batch, over all processes.
-
-    Attributes:
-        losses: by name, ``"total"`` first, the sum over the images.
-        right: correctly classified images.
-        seen: images.
-    """
-
-    losses: dict[str, float]
-    right: float
-    seen: float
-
-    @property
-    def broken(self) -> list[str]:
-        """Names of the losses that are not finite; if there are any, the network was not changed."""
-        names = [name for name, value in self.losses.items() if not math.isfinite(value)]
-        return [name for name in names if name != "total"] or names
-
-
 def optimise(
     engine: Engine,
     stepper: nn.Module,
@@ -178,7 +156,7 @@ def optimise(
     randomness: Generator,
     warm: bool = False,
     parts: int = 1,
-) -> StepResult:
+) -> tuple[dict[str, float], float]:
     """One optimisation step.
 
     Args:
@@ -190,6 +168,13 @@ def optimise(
         warm: whether this is the warm stage.
         parts: forward and backward passes into which the images are split, one after the other, to save memory.
             Batch normalisation then sees one part at a time.
+
+    Returns:
+        Over all processes, sums over the images by columns of the history, the losses and the correctly classified
+        images; and how many images those are.
+
+    Raises:
+        FloatingPointError: naming the losses that are not finite; the network was not changed.
     """
     optimizer.zero_grad()
     shares = [part for number in range(parts) if len(part := share(batch.mine, number, parts))]
@@ -208,7 +193,9 @@ def optimise(
     rows = zip(map(len, shares), torch.stack(found).tolist(), strict=True)
     sums = [[*(count * mean for mean in means), right, count] for count, (*means, right) in rows]
     *losses, right, seen = engine.sum([sum(column) for column in zip(*sums, strict=True)])
-    result = StepResult(dict(zip(["total", *terms], losses, strict=True)), right, seen)
-    if not result.broken:
-        engine.step(optimizer)
-    return result
+    named = dict(zip(["total", *terms], losses, strict=True))
+    if broken := [name for name, value in named.items() if not math.isfinite(value)]:
+        terms_alone = [name for name in broken if name != "total"]
+        raise FloatingPointError(f"term {', '.join(map(repr, terms_alone or broken))}")
+    engine.step(optimizer)
+    return {**{f"loss_{name}": value for name, value in named.items()}, "train_top1_cls": right}, seen

@@ -159,13 +159,18 @@ def _train_epoch(
     order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
     warm = epoch <= recipe.warm_epochs
     size = recipe.warm_batch_size if warm else recipe.batch_size
-    sums, right, seen = defaultdict[str, float](float), 0.0, 0.0
+    sums, seen = defaultdict[str, float](float), 0.0
     batches = training_batches(data, size, recipe.crop_size, order, engine.device, engine.rank, engine.world)
     stepper.train()
     for number, batch in enumerate(batches, start=1):
         where = f"epoch {epoch}, step {number}"
         try:
-            taken = optimise(engine, stepper, optimizer, batch, randomness, warm, parts)
+            step, images = optimise(engine, stepper, optimizer, batch, randomness, warm, parts)
+        except FloatingPointError as error:
+            raise TrainingError(
+                f"The loss is no longer finite: {where}, {error}. Lower the learning rates or that term's weight; "
+                "earlier epochs are kept."
+            ) from error
         except torch.OutOfMemoryError as error:
             count, side, reason = len(batch.images), batch.images.shape[-1], str(error).split(". ")[0].strip()
             raise TrainingError(
@@ -173,17 +178,12 @@ def _train_epoch(
                 f"kept. Try more --parts, a batch size of {max(1, count // 2)}, or close other programs that use the "
                 f"device. ({reason})"
             ) from error
-        if taken.broken:
-            raise TrainingError(
-                f"The loss is no longer finite: {where}, term {', '.join(map(repr, taken.broken))}. Lower the "
-                "learning rates or that term's weight; earlier epochs are kept."
-            )
-        for name, value in taken.losses.items():
-            sums[f"loss_{name}"] += value
-        right, seen = right + taken.right, seen + taken.seen
+        seen += images
+        for name, value in step.items():
+            sums[name] += value
         if should_stop():
             raise Stopped(f"Stopped in {where}; the same call goes on from epoch {epoch}.")
-    return {**{name: value / seen for name, value in sums.items()}, "train_top1_cls": right / seen}
+    return {name: value / seen for name, value in sums.items()}
 
 
 def _held_out_rates(
