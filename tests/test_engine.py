@@ -15,8 +15,8 @@ from wsolkit import methods, models
 from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
-from wsolkit.training import checkpoints, engine, loop
-from wsolkit.training.engine import AcceleratedEngine, Batch, Engine, SharedDraws, Stepper
+from wsolkit.training import checkpoints, engine, loop, run_store
+from wsolkit.training.engine import Engine, Stepper, shared_draw
 from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.training.run_store import RunStore
 
@@ -40,34 +40,33 @@ def test_shares_are_nearly_equal_and_whole():
 
 
 def test_parts_draw_what_the_whole_would():
-    whole = torch.rand((6, 1, 2, 2), generator=torch.Generator().manual_seed(3))
-    again = torch.rand((6, 3), generator=(after := torch.Generator().manual_seed(3))), after
-    draws = SharedDraws(torch.Generator().manual_seed(3), 6)
-    first, second = draws.part(range(2)), draws.part(range(2, 6))
-    assert torch.equal(torch.cat([first((2, 1, 2, 2)), second((4, 1, 2, 2))]), whole)
-    assert first((2, 3)).shape == (2, 3)
-    assert not torch.equal(second((4, 3)), again[0][2:])  # the second drawing of a step is another one
+    whole, first, second = (torch.Generator().manual_seed(3) for _ in range(3))
+    draws = shared_draw(first, 6, range(2)), shared_draw(second, 6, range(2, 6))
+    for shape in (1, 2, 2), (3,):  # the second drawing of a step is another one
+        parts = [draw((images, *shape)) for draw, images in zip(draws, (2, 4), strict=True)]
+        assert torch.equal(torch.cat(parts), torch.rand((6, *shape), generator=whole))
 
 
 def test_processes_share_the_very_same_batches(store, tiny):
     data = store.machine.open(tiny, "train-weaksup")
     whole = list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     halves = [list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, 2)) for rank in range(2)]
-    for (images, labels), *parts in zip(whole, *halves, strict=True):
-        assert torch.equal(images, torch.cat([part[0] for part in parts]))
-        assert torch.equal(labels, torch.cat([part[1] for part in parts]))
+    for batch, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(batch.labels, torch.cat([part.labels for part in parts]))
+        assert [image for part in parts for image in part.mine] == list(batch.mine) == list(range(batch.size))
 
 
-def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[engine.StepResult]]:
+def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[tuple[dict, float]]]:
     data = machine.open(recipe, "train-weaksup")
     model = models.build(recipe.backbone, len(data.classes), 0).train().double()
     optimizer, alone = loop.make_optimizer(recipe, model), Engine(torch.device("cpu"))
     stepper = Stepper(model, recipe.components.method.step)
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
-    for images, labels in training_batches(data, 8, 32, order, "cpu"):
-        batch = Batch.whole(images.double(), labels, randomness)
-        taken.append(engine.optimise(alone, stepper, optimizer, batch, parts=parts))
+    for batch in training_batches(data, 8, 32, order, "cpu"):
+        batch = batch._replace(images=batch.images.double())
+        taken.append(engine.optimise(alone, stepper, optimizer, batch, randomness, parts=parts))
     return model, taken
 
 
@@ -80,8 +79,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(machine, parts):
     for name, tensor in split.state_dict().items():
         assert torch.allclose(tensor, whole.state_dict()[name], rtol=0, atol=1e-10), name
     for one, other in zip(steps, split_steps, strict=True):
-        assert other.seen == one.seen == 8
-        assert other.losses == pytest.approx(one.losses, abs=1e-10)
+        assert other[1] == one[1] == 8
+        assert other[0] == pytest.approx(one[0], abs=1e-10)
 
 
 @pytest.mark.slow
@@ -92,7 +91,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "wsolkit", "train"]
     folders = {"WSOLKIT_RUNS": str(tmp_path / "together"), "WSOLKIT_CACHE": str(store.machine.cache)}
     result = subprocess.run(
-        [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu"],
+        [sys.executable, *command, str(tmp_path / "recipe.json"), "--device", "cpu", "--track", "tensorboard"],
         env=os.environ | folders | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -102,6 +101,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     assert result.returncode == 0, result.stderr
     together = RunStore(tmp_path / "together", store.machine).find(recipe)
     assert together.info()["processes"] == 2
+    assert list((together.folder / "tensorboard").iterdir())
     assert alone.info()["processes"] == 1
     ours, theirs = (checkpoints.load(run.folder / checkpoints.LAST)[0] for run in (together, alone))
     assert ours.keys() == theirs.keys()
@@ -112,7 +112,7 @@ def test_two_processes_train_as_one_does(store, tmp_path):
     assert result.stdout.split() == [str(together.folder)]
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
     mixed = replace(machine, precision=precision)
     run = RunStore(tmp_path / "mixed", mixed).get(tiny)
@@ -124,18 +124,25 @@ def test_mixed_precision_trains_and_says_so(tiny, machine, tmp_path, precision):
     assert 0 < close.abs().max() < 0.1  # other numbers, the same training
 
 
-def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, machine, tmp_path, monkeypatch):
-    """Only a GPU scales its loss, so a scaler is put where Accelerate has one there."""
-    begun = AcceleratedEngine(torch.device("cpu"), "bf16")
-    scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
-    monkeypatch.setattr(begun._accelerator, "scaler", scaler)
-    loop.train(tiny, tmp_path, machine, engine=begun, on_epoch=lambda epoch: scaler.update(512.0 / 2**epoch))
-    later = AcceleratedEngine(torch.device("cpu"), "bf16")
-    monkeypatch.setattr(later._accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=512.0))
+def test_the_scale_of_the_loss_is_kept_with_the_rest(tiny, machine, tmp_path):
+    begun = Engine(torch.device("cpu"), "fp16")
+    loop.train(tiny, tmp_path, machine, engine=begun, on_epoch=lambda epoch: begun._scaler.update(512.0 / 2**epoch))
+    later = Engine(torch.device("cpu"), "fp16")
     loop.train(tiny, tmp_path, machine, engine=later)
     # What an epoch changes after it was kept is not in it.
     assert later.state()["scale"] == 512.0 / 2 ** (tiny.epochs - 1)
     assert Engine(torch.device("cpu")).state() == {}
+
+
+def test_other_processes_wait_until_the_main_one_has_put_a_warm_stage_in_place(store, tiny, monkeypatch):
+    """Else they would begin at another epoch than the main one does."""
+    calls = []
+    monkeypatch.setattr(store.engine, "rank", 1)
+    monkeypatch.setattr(store.engine, "wait", lambda: calls.append("wait"))
+    monkeypatch.setattr(run_store, "train", lambda *given: calls.append("train"))
+    store._train(tiny, None, lambda: False)
+    assert calls == ["wait", "train"]
+    assert not list(store.root.glob(f"*/{run_store.DONE}"))
 
 
 def test_a_recipe_does_not_know_how_it_is_trained(tiny):
@@ -159,12 +166,11 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine):
     model = models.build("vgg16", len(data.classes), 0).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stepper = Stepper(model, broken)
-    images, labels = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
-    batch = Batch.whole(images, labels, epoch_generator(0, 1, METHOD))
+    batch = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
     optimizer = loop.make_optimizer(recipe, model)
     alone = Engine(torch.device("cpu"))
-    taken = engine.optimise(alone, stepper, optimizer, batch, parts=2)
-    assert taken.broken == ["sim"]
+    with pytest.raises(FloatingPointError, match="^term 'sim'$"):
+        engine.optimise(alone, stepper, optimizer, batch, epoch_generator(0, 1, METHOD), parts=2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

@@ -13,7 +13,7 @@ from wsolkit.cli import doctor, output
 from wsolkit.errors import RecipeError
 from wsolkit.system import folders
 from wsolkit.training.recipes import Recipe
-from wsolkit.training.slurm import Resources, read_resources
+from wsolkit.training.slurm import SlurmCluster
 
 SCREEN = 40
 """Lines of a terminal window of usual size."""
@@ -92,11 +92,12 @@ def test_completion_knows_notebooks():
 
 def test_slurm_settings_are_checked_and_the_rest_is_for_sbatch():
     given = {"minutes": 60, "memory_gb": 32, "account": "vision", "nice": 5}
-    assert read_resources("gpu", given) == Resources("gpu", 60, memory_gb=32, more={"account": "vision", "nice": "5"})
+    expected = SlurmCluster("gpu", 60, memory_gb=32, more={"account": "vision", "nice": "5"})
+    assert SlurmCluster.from_settings("gpu", given) == expected
     with pytest.raises(RecipeError, match="--slurm.*minutes"):
-        read_resources(None, {"minutes": "long"})
+        SlurmCluster.from_settings(None, {"minutes": "long"})
     with pytest.raises(RecipeError, match="--slurm.*gpus"):
-        read_resources(None, {"gpus": -1})
+        SlurmCluster.from_settings(None, {"gpus": -1})
 
 
 def test_a_recipe_can_be_made_shorter(wsolkit):

@@ -1,7 +1,8 @@
 """Runs on Slurm. The tests marked ``slurm`` need a real one: ``tests/slurm/up.sh`` starts it on one machine."""
 
-import json
 import os
+import pickle
+import re
 import signal
 import subprocess
 import time
@@ -15,9 +16,14 @@ from wsolkit.batch import runner
 from wsolkit.errors import TrainingError, WsolkitError
 from wsolkit.training import checkpoints, slurm
 from wsolkit.training.run_store import RunStore
-from wsolkit.training.slurm import Resources, SlurmCluster
+from wsolkit.training.slurm import SlurmCluster
 
-CPU_ONLY = Resources(gpus=0, cpus=1, minutes=20)
+CPU_ONLY = SlurmCluster(gpus=0, cpus=1, minutes=20)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.05 if "SLURM_CONF" not in os.environ else 1)
 
 
 def there_is_slurm() -> bool:
@@ -70,7 +76,7 @@ def test_a_node_dies_in_the_middle_of_a_sweep_and_every_run_ends_once(store, tmp
     assert wanted == [before, *recipes]
     tasks = slurm.submit(store, wanted, CPU_ONLY)
     assert slurm.submit(store, wanted, CPU_ONLY) == tasks
-    futures = slurm.follow(store, tasks, poll_seconds=1)
+    futures = CPU_ONLY.train(store, wanted)
     wait_until(lambda: sum(0 < store.finished_epochs(recipe) < 25 for recipe in recipes) >= 2, 180)
     task = kill_node("node1")
     (lost,) = [recipe for recipe, known in tasks.items() if known == task]
@@ -93,15 +99,14 @@ def test_a_batch_on_slurm_can_be_left_and_taken_up_again(store, tmp_path, monkey
     """Without waiting, notebooks whose runs are on their way are skipped; the same call later executes them."""
     from tests.test_batch_and_cli import TRAINS, write_notebook
 
-    monkeypatch.setattr(slurm, "POLL_SECONDS", 1)
     write_notebook(tmp_path / "home" / "notebooks", "trains", TRAINS.replace("LOSSES", "()"))
     write_notebook(tmp_path / "home" / "notebooks", "good", "print(1)")
     monkeypatch.setenv("WSOLKIT_HOME", str(tmp_path / "home"))
     given = (["trains", "good"], "smoke", {"seeds": [0]}, 1, lambda outcome: None)
-    left, plain = runner.reproduce(*given, SlurmCluster(CPU_ONLY, wait=False))
+    left, plain = runner.reproduce(*given, replace(CPU_ONLY, wait=False))
     assert "2 runs are on Slurm" in left.skipped
     assert plain.skipped is None
-    done, _ = runner.reproduce(*given, SlurmCluster(CPU_ONLY))
+    done, _ = runner.reproduce(*given, CPU_ONLY)
     assert (done.skipped, done.failure) == (None, None)
     assert len(list((store.root / slurm.FOLDER).glob("*.json"))) == 2
 
@@ -114,8 +119,7 @@ def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_p
     With two minutes it may warn while the task still imports PyTorch, and kills it then.
     """
     recipe = long_recipe(0).changed(epochs=150)
-    tasks = slurm.submit(store, [recipe], replace(CPU_ONLY, minutes=3))
-    futures = slurm.follow(store, tasks, poll_seconds=1)
+    futures = replace(CPU_ONLY, minutes=3).train(store, [recipe])
     futures[recipe].result(900)
     log = "".join(path.read_text() for path in (store.root / slurm.FOLDER).glob("*_0_log.*"))
     assert "requeue" in log.lower()
@@ -126,7 +130,7 @@ def test_a_task_that_reaches_its_time_limit_is_requeued_and_goes_on(store, tmp_p
 @needs_slurm
 def test_a_task_that_fails_names_its_log(store, tiny):
     broken = tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99)
-    futures = slurm.follow(store, slurm.submit(store, [broken], CPU_ONLY), poll_seconds=1)
+    futures = CPU_ONLY.train(store, [broken])
     with pytest.raises(TrainingError, match=r"ended, and run .* is not finished .* See (.*_0_log\.err)") as failed:
         futures[broken].result(120)
     log = str(failed.value).split("See ")[1].split(";")[0]
@@ -138,12 +142,10 @@ def queue_of(monkeypatch):
     """A queue of given tasks, and a Slurm that takes everything."""
     alive, submitted = set(), []
 
-    def take(store, folder, recipes, parameters):
-        array = 100 + len(submitted)
-        submitted.append((list(recipes), parameters["slurm_additional_parameters"].get("dependency")))
-        found = {recipe: f"{array}_{number}" for number, recipe in enumerate(recipes)}
-        alive.update(found.values())
-        (folder / f"{array}.json").write_text(json.dumps({recipe.key: task for recipe, task in found.items()}))
+    def take(folder, tasks, cluster, before):
+        found = [f"{100 + len(submitted)}_{number}" for number in range(len(tasks))]
+        submitted.append(([task.recipe for task in tasks], sorted(set(before))))
+        alive.update(found)
         return found
 
     monkeypatch.setattr(slurm, "_submit_array", take)
@@ -156,18 +158,17 @@ def test_pretraining_goes_first_and_nothing_is_queued_twice(store, tiny, queue_o
     before = tiny.changed(method="cam", method_options={})
     recipes = [tiny.changed(seed=seed, pretrained=before) for seed in range(2)]
     tasks = slurm.submit(store, store.missing(recipes), CPU_ONLY)
-    assert submitted == [([before], None), (recipes, "afterany:100_0")]
+    assert submitted == [([before], []), (recipes, ["100_0"])]
     assert slurm.submit(store, store.missing(recipes), CPU_ONLY) == tasks
     assert len(submitted) == 2
     alive.discard(tasks[recipes[1]])
     assert slurm.submit(store, store.missing(recipes), CPU_ONLY)[recipes[1]] == "102_0"
-    assert submitted[2] == ([recipes[1]], "afterany:100_0")
+    assert submitted[2] == ([recipes[1]], ["100_0"])
 
 
 def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue_of):
     alive, _ = queue_of
-    tasks = slurm.submit(store, [tiny], CPU_ONLY)
-    futures = slurm.follow(store, tasks, poll_seconds=0.05)
+    futures = CPU_ONLY.train(store, [tiny])
     time.sleep(0.3)
     assert not futures[tiny].done()
     alive.clear()
@@ -176,21 +177,39 @@ def test_a_task_that_left_the_queue_without_a_run_is_an_error(store, tiny, queue
 
 
 def test_a_run_that_appears_ends_the_waiting(store, tiny, queue_of):
-    tasks = slurm.submit(store, [tiny], CPU_ONLY)
-    futures = slurm.follow(store, tasks, poll_seconds=0.05)
+    futures = CPU_ONLY.train(store, [tiny])
     run = store.get(tiny)
     assert futures[tiny].result(20) == run
 
 
 def test_without_slurm_the_error_says_so(store, tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(WsolkitError, match="No Slurm found"):
+    with pytest.raises(WsolkitError, match="Slurm did not take the tasks.*srun"):
         slurm.submit(store, [tiny], CPU_ONLY)
 
 
 def test_the_task_is_what_the_store_does_and_goes_on_when_requeued(store, tiny):
-    task = slurm.TrainTask(store.root, store.machine, tiny.to_json())
-    assert task() == tiny.key
+    task = pickle.loads(pickle.dumps(slurm.TrainTask(store.root, store.machine, tiny)))
+    task()
     assert store.find(tiny)
-    again = task.checkpoint()
-    assert again.function is task
+    assert task.checkpoint().function is task
+
+
+def test_tasks_ask_sbatch_for_what_the_cluster_says(store, tiny, tmp_path, monkeypatch):
+    """A stand-in for sbatch keeps what it is given."""
+    kept = tmp_path / "kept"
+    for name, script in (("sbatch", f'cat "$1" > {kept}; echo Submitted batch job 7'), ("srun", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    cluster = SlurmCluster("gpu", 60, 2, 4, memory_gb=32, more={"account": "vision"})
+    tasks = [slurm.TrainTask(store.root, store.machine, tiny.changed(seed=seed)) for seed in range(2)]
+    assert slurm._submit_array(tmp_path, tasks, cluster, ["3_0", "3_0", "4_1"]) == ["7_0", "7_1"]
+    asked = dict(re.findall(r"#SBATCH --([\w-]+)=(.*)", kept.read_text()))
+    assert asked["array"] == "0-1%2"
+    assert asked["dependency"] == "afterany:3_0:4_1"
+    names = ("account", "partition", "time", "gpus-per-node", "cpus-per-task", "mem")
+    assert [asked[name] for name in names] == ["vision", "gpu", "60", "2", "4", "32GB"]
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'error: invalid account' >&2; exit 1\n")
+    with pytest.raises(WsolkitError, match="Slurm did not take the tasks: .*invalid account"):
+        slurm._submit_array(tmp_path, tasks, cluster, [])

@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import platform
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 
 from tests.conftest import tiny_recipe
 from wsolkit import methods
@@ -12,10 +15,11 @@ from wsolkit.datasets import CachedDataset, UncachedDataset, open_dataset
 from wsolkit.errors import CheckpointError, TrainingError
 from wsolkit.methods import bridging
 from wsolkit.system import folders
-from wsolkit.training import checkpoints, loop, provenance
+from wsolkit.training import checkpoints, loop
+from wsolkit.training import machine as machines
 from wsolkit.training.loading import crop, draw_windows, epoch_generator, normalise, training_batches
 from wsolkit.training.machine import Machine
-from wsolkit.training.run_store import RunStore
+from wsolkit.training.run_store import DONE, RunStore
 
 
 def run(recipe, folder, machine, **more):
@@ -246,9 +250,9 @@ def test_crops_are_windows_of_the_image_some_mirrored(generator):
 def test_an_epoch_shows_every_image_once(tmp_path):
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 21}))
     batches = list(training_batches(data, 5, 32, epoch_generator(0, 1), "cpu"))
-    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]
+    assert [len(labels) for _, labels, *_ in batches] == [5, 5, 5, 5]
     even = list(training_batches(data, 7, 32, epoch_generator(0, 1), "cpu"))
-    assert sorted(torch.cat([labels for _, labels in even]).tolist()) == sorted(data.labels.tolist())
+    assert sorted(torch.cat([labels for _, labels, *_ in even]).tolist()) == sorted(data.labels.tolist())
 
 
 def test_all_methods_see_the_same_images(tiny, tmp_path, machine, monkeypatch):
@@ -257,9 +261,9 @@ def test_all_methods_see_the_same_images(tiny, tmp_path, machine, monkeypatch):
     original = loop.training_batches
 
     def recorded(*arguments):
-        for images, labels in original(*arguments):
-            seen.append(images.clone())
-            yield images, labels
+        for batch in original(*arguments):
+            seen.append(batch.images.clone())
+            yield batch
 
     monkeypatch.setattr(loop, "training_batches", recorded)
     run(tiny, tmp_path / "with", machine)
@@ -274,7 +278,7 @@ def test_image_and_label_stay_together(tmp_path):
     """Reading in the order of the disk must not separate them."""
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 30}), tmp_path)
     looked_up = {normalise(data.images[i : i + 1]).sum().item(): int(data.labels[i]) for i in range(30)}
-    for images, labels in training_batches(data, 8, 32, epoch_generator(1, 2), "cpu"):
+    for images, labels, *_ in training_batches(data, 8, 32, epoch_generator(1, 2), "cpu"):
         for image, label in zip(images, labels, strict=True):
             nearest = min(looked_up, key=lambda total: abs(total - image.sum().item()))
             assert looked_up[nearest] == label
@@ -305,7 +309,27 @@ def test_epoch_generators_differ_by_seed_and_epoch():
     assert len(draws) == 50
 
 
-def test_provenance_is_plain_json(machine):
-    info = json.loads(json.dumps(provenance.of(machine)))
+def test_run_json_says_what_may_change_the_last_digits(store, tiny, monkeypatch, tmp_path):
+    text = (store.get(tiny.changed(cpu_threads=2)).folder / DONE).read_text()
+    info = json.loads(text)
     assert info["device"] == "cpu"
-    assert info["torch"] == torch.__version__
+    assert info["gpu"] == info["cuda"] == "" or torch.cuda.is_available()
+    assert info["threads"] == 2
+    assert info["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    versions["torchvision"] = torchvision.__version__
+    assert {name: info[name] for name in versions} == versions
+    shown = torch.__config__.show()
+    assert all(f"- {library}\n" in shown for library in filter(None, info["libraries"].split("; ")))
+    assert ("MKL-DNN v" in info["libraries"]) == ("MKL-DNN v" in shown)
+    assert ("Math Kernel Library Version" in info["libraries"]) == ("Math Kernel Library Version" in shown)
+    assert info["system"] == platform.platform()
+    assert info["cpu"] == machines.cpu_model() != ""
+
+
+def test_the_processor_is_named_on_every_system(monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 1\nmodel name\t: Maker Model 3 @ 2 GHz\n" * 2)
+    monkeypatch.setattr(machines, "CPU_INFO", tmp_path / "cpuinfo")
+    assert machines.cpu_model() == "Maker Model 3 @ 2 GHz"
+    monkeypatch.setattr(machines, "CPU_INFO", tmp_path / "missing")
+    assert re.fullmatch(r"[\w.-]+", machines.cpu_model())

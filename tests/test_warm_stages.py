@@ -56,10 +56,13 @@ def test_recipes_that_begin_otherwise_do_not_share(tiny, change):
 
 def test_a_stage_of_other_data_or_precision_is_not_taken(store, tiny):
     data = store.get(tiny).info()["data"]
-    (store.root / "new").mkdir()
-    for stages in ({"train-weaksup": "something else"}, "float32"), (data, "bf16"):
-        assert not warm_stages.WarmStages(store.root, tiny, *stages).begin(store.root / "new")
-    assert warm_stages.WarmStages(store.root, tiny, data).begin(store.root / "new")
+    run = store.root / "new"
+    run.mkdir()
+    for made in ({"train-weaksup": "something else"}, "float32"), (data, "bf16"):
+        warm_stages.begin(run, tiny, warm_stages.folder_of(store.root, tiny, *made))
+        assert not checkpoints.begun(run)
+    warm_stages.begin(run, tiny, warm_stages.folder_of(store.root, tiny, data))
+    assert checkpoints.begun(run)
 
 
 def test_a_damaged_stage_is_left_alone(store, tiny, tmp_path):
@@ -81,9 +84,11 @@ def test_a_stage_keeps_its_state_while_the_run_goes_on(store, tiny):
 
 
 def test_a_run_that_has_begun_does_not_begin_again(store, tiny):
-    store.get(tiny)
-    data = store.machine.fingerprints(tiny)
-    assert not warm_stages.WarmStages(store.root, tiny, data).begin(store.folder(tiny))
+    last = store.get(tiny).folder / checkpoints.LAST
+    before = last.read_bytes()
+    (stage,) = (store.root / warm_stages.FOLDER).iterdir()
+    warm_stages.begin(store.folder(tiny), tiny, stage)
+    assert last.read_bytes() == before
 
 
 def test_runs_without_a_warm_stage_leave_none(store):

@@ -16,7 +16,8 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import methods, models
-from wsolkit.training.engine import Batch, Engine, Stepper, optimise
+from wsolkit.training.engine import Engine, Stepper, optimise
+from wsolkit.training.loading import Batch
 
 SIZES = {"mini_vgg": (64, 32), "mini_resnet": (64, 32), "vgg16": (224, 4), "resnet50": (224, 4)}
 """Side of the images in pixels and images a step."""
@@ -53,7 +54,7 @@ class Trainer:
         self.optimizer = SGD(groups, momentum=0.9, weight_decay=5e-4, fused=options.get("fused") or None)
         step = methods.find(method).step
         self.stepper = Stepper(self.model, torch.compile(step) if options.get("compiled") else step)
-        self.batch = images.contiguous(memory_format=layout), labels
+        self.batch = Batch(images.contiguous(memory_format=layout), labels, range(len(labels)), len(labels))
         self.generator = torch.Generator().manual_seed(0)
         self.engine = Engine(images.device)
 
@@ -61,8 +62,8 @@ class Trainer:
         """Speed of a few steps of the main stage."""
         start = time.perf_counter()
         for _ in range(STEPS):
-            optimise(self.engine, self.stepper, self.optimizer, Batch.whole(*self.batch, self.generator))
-        return STEPS * len(self.batch[1]) / (time.perf_counter() - start)
+            optimise(self.engine, self.stepper, self.optimizer, self.batch, self.generator)
+        return STEPS * self.batch.size / (time.perf_counter() - start)
 
 
 def measure(backbone: str, rounds: int) -> None:

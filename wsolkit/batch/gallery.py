@@ -12,7 +12,8 @@ from wsolkit.batch import notebooks, pages
 from wsolkit.study import tables
 from wsolkit.study.study import RUNS_PART
 from wsolkit.system.writing import atomic_file
-from wsolkit.training import profiles, provenance
+from wsolkit.training import profiles
+from wsolkit.training.machine import commit
 
 PAGE = "index.html"
 
@@ -50,7 +51,7 @@ def write(folder: Path, profile: str, shown: Sequence[Path]) -> Path:
         profile=profiles.get(profile),
         sections=[_section(notebook, files[notebook.stem], runs[notebook.stem]) for notebook in shown],
         version=wsolkit.__version__,
-        commit=provenance.commit(),
+        commit=commit(),
         made_with={name: sorted(every_run[name].dropna().unique()) for name in ("commit", "torch", "device")},
     )
     pages.write_style(folder)

@@ -14,7 +14,7 @@ from wsolkit import datasets, models
 from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, WsolDataset
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import progress
-from wsolkit.training.engine import Batch, Engine, Stepper, optimise
+from wsolkit.training.engine import Engine, Stepper, optimise
 from wsolkit.training.evaluation import MAP_KINDS, evaluate
 from wsolkit.training.loading import METHOD, epoch_generator, training_batches
 from wsolkit.training.loop import check_selectable, initial_model, make_optimizer
@@ -129,19 +129,12 @@ def _is_absent(dataset: str, machine: Machine) -> bool:
 def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
     model = initial_model(recipe.changed(pretrained=None), len(train.classes), device).train()
     order = epoch_generator(recipe.seed, 1)
-    images, labels = next(training_batches(train, len(train), recipe.crop_size, order, device))
-    optimizer = make_optimizer(recipe, model)
-    randomness = epoch_generator(recipe.seed, 1, METHOD)
-    taken = optimise(
-        Engine(device),
-        Stepper(model, recipe.components.method.step),
-        optimizer,
-        Batch.whole(images, labels, randomness),
-    )
-    if taken.broken:
-        raise ArithmeticError(f"the loss of the first step is not finite: {', '.join(taken.broken)}")
+    batch = next(training_batches(train, len(train), recipe.crop_size, order, device))
+    optimizer, randomness = make_optimizer(recipe, model), epoch_generator(recipe.seed, 1, METHOD)
+    stepper = Stepper(model, recipe.components.method.step)
+    optimise(Engine(device), stepper, optimizer, batch, randomness)
     check_selectable(recipe, test)
-    evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), len(test))
+    evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), len(test))
 
 
 def weights_at_hand(recipes: Sequence[Recipe]) -> dict[str, Path | None]:

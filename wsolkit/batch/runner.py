@@ -20,7 +20,7 @@ from wsolkit.system.writing import writable_folder
 from wsolkit.training.engine import Precision
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
-from wsolkit.training.run_store import RunStore, Submitted, silence, training_task
+from wsolkit.training.run_store import RunStore, Submitted, training_task
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -126,7 +126,7 @@ def reproduce(
         on_done(outcome)
 
     slots = jobs or default_jobs(machine.torch_device())
-    with worker_pool(slots, silence) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
+    with worker_pool(slots) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
         # A kernel trains one run at a time, and leaves the other notebooks their cores.
         modest = {JOBS_VARIABLE: "1", "OMP_NUM_THREADS": str(max(1, cores() // slots))}
         variables = notebooks.variables(given["profile"]) | modest

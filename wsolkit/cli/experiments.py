@@ -49,16 +49,17 @@ def reproduce(
     Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
     from wsolkit.batch import gallery, notebooks, runner
-    from wsolkit.training.slurm import SlurmCluster, read_resources
+    from wsolkit.training.slurm import SlurmCluster
 
     given = {"data_root": data_root, "out_root": out_root, "device": None if device == "auto" else device}
     parameters = notebooks.parse_settings(settings or [])
     parameters |= {name: str(value) for name, value in given.items() if value is not None}
-    resources = read_resources(slurm_partition, notebooks.parse_settings(slurm or [], "--slurm"))
-    cluster = SlurmCluster(resources, wait) if executor == Executor.slurm else None
+    asked = notebooks.parse_settings(slurm or [], "--slurm")
+    cluster = SlurmCluster.from_settings(slurm_partition, asked, wait)
+    elsewhere = cluster if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, cluster, precision.value)
+        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, elsewhere, precision.value)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")

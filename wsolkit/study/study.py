@@ -23,8 +23,8 @@ from wsolkit.study import tables
 from wsolkit.system import folders
 from wsolkit.system.processes import cores
 from wsolkit.system.writing import atomic_file, writable_folder
-from wsolkit.training import profiles, provenance
-from wsolkit.training.machine import Machine
+from wsolkit.training import profiles
+from wsolkit.training.machine import Machine, commit
 from wsolkit.training.profiles import Profile
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import Run, RunStore
@@ -203,7 +203,7 @@ class Study:
 
         Version and commit are those that trained the run; for numbers that come from no single run, the current ones.
         """
-        here = {"version": wsolkit.__version__, "commit": provenance.commit()}
+        here = {"version": wsolkit.__version__, "commit": commit()}
         full = rows.assign(notebook=self.notebook).reindex(columns=[*dict.fromkeys([*TIDY, *rows])])
         full = full.astype(dict.fromkeys(here, object))
         full.loc[full["version"].isna(), list(here)] = list(here.values())

@@ -10,21 +10,19 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wsolkit.errors import CheckpointError
-from wsolkit.system.writing import atomic_file, not_written
+from wsolkit.system.writing import atomic_file
 from wsolkit.training.engine import Engine
-
-if TYPE_CHECKING:
-    from wsolkit.training.recipes import Recipe
+from wsolkit.training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +52,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     entry = json.dumps({"header": header, "sha256": _digest(plain, header)})
     with atomic_file(path) as partial:
-        try:
-            save_file(plain, partial, metadata={ENTRY: entry})
-        except SafetensorError as error:
-            raise not_written(path, error) from error
+        partial.write_bytes(safetensors.torch.save(plain, {ENTRY: entry}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,7 +94,7 @@ def begun(folder: Path) -> bool:
 
 
 def keep_epoch(
-    folder: Path, recipe: "Recipe", model: nn.Module, optimizer: Optimizer, history: list[dict], state: dict[str, Any]
+    folder: Path, recipe: Recipe, model: nn.Module, optimizer: Optimizer, history: list[dict], state: dict[str, Any]
 ) -> None:
     """Write what the newest epoch leaves behind; the progress comes last, because it makes the epoch count.
 
@@ -111,13 +106,18 @@ def keep_epoch(
         history: one row for each epoch, the newest last.
         state: of the engine.
     """
-    header = {"epoch": len(history), "recipe": recipe.key}
-    if _is_best(history, recipe.select_by):
-        save(folder / BEST, model.state_dict(), header)
-    if len(history) in recipe.snapshot_epochs:
-        save(folder / snapshot(len(history)), model.state_dict(), header)
-    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    tensors |= {MOMENTUM + name: tensor for name, tensor in _momentum_buffers(optimizer).items()}
+    epoch, weights = len(history), model.state_dict()
+    header = {"epoch": epoch, "recipe": recipe.key}
+    column = "epoch" if recipe.select_by == "last" else f"fullsup_{recipe.select_by}"
+    judged = [row[column] for row in history]
+    if judged.index(max(judged)) == epoch - 1:  # of equals, the earliest stays
+        save(folder / BEST, weights, header)
+    if epoch in recipe.snapshot_epochs:
+        save(folder / snapshot(epoch), weights, header)
+    # SGD has no momentum before its first step.
+    momenta = {str(n): kept.get("momentum_buffer") for n, kept in optimizer.state_dict()["state"].items()}
+    tensors = {MODEL + name: tensor for name, tensor in weights.items()}
+    tensors |= {MOMENTUM + number: tensor for number, tensor in momenta.items() if tensor is not None}
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / PREVIOUS)
     save(folder / LAST, tensors, {"history": history, "engine": state})
@@ -127,12 +127,22 @@ def keep_epoch(
 def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine) -> list[dict]:
     """Restore an earlier attempt into model, optimizer and engine; returns its history, empty for a new run.
 
+    If the newest progress is damaged, a warning names it, and the one before it is used.
+
     Raises:
-        CheckpointError: if both the last checkpoint and the one before are damaged.
+        CheckpointError: if both are damaged.
     """
     if not begun(folder):
         return []
-    tensors, header, path = _newest_whole(folder)
+    path = folder / LAST
+    try:
+        tensors, header = load(path)
+    except CheckpointError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        logger.warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
+        path = folder / PREVIOUS
+        tensors, header = load(path)
     load_into(model, _with_prefix(tensors, MODEL), path)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, buffer in _with_prefix(tensors, MOMENTUM).items():
@@ -144,34 +154,9 @@ def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine)
     return header["history"]
 
 
-def _newest_whole(folder: Path) -> tuple[dict[str, Tensor], dict, Path]:
-    """The newest progress that can be read; if that is damaged, it is named, and the one before it is used."""
-    try:
-        return *load(folder / LAST), folder / LAST
-    except CheckpointError as error:
-        if not (folder / PREVIOUS).exists():
-            raise
-        logger.warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
-        return *load(folder / PREVIOUS), folder / PREVIOUS
-
-
 def _write_history(folder: Path, history: list[dict]) -> None:
     with atomic_file(folder / HISTORY) as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
-
-
-def _is_best(history: list[dict], select_by: str) -> bool:
-    """Whether the newest epoch's weights are the ones to keep so far; of equals, the earliest stays."""
-    if select_by == "last" or len(history) == 1:
-        return True
-    column = f"fullsup_{select_by}"
-    return history[-1][column] > max(row[column] for row in history[:-1])
-
-
-def _momentum_buffers(optimizer: Optimizer) -> dict[str, Tensor]:
-    """SGD's momentum buffers by the number of their parameter; none before the first step."""
-    states = optimizer.state_dict()["state"]
-    return {str(n): s["momentum_buffer"] for n, s in states.items() if s.get("momentum_buffer") is not None}
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,174 +1,128 @@
-"""How a training step is taken: in this process, or through Accelerate on several devices or in mixed precision.
+"""One optimisation step: in this process or shared among several, in full or mixed precision, whole or in parts.
 
 None of this changes what a recipe asks for: the batch is the recipe's, shared among the processes and among the parts
 of each, and every image meets the same crop and the same dropout as in one process.
 """
 
-import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from wsolkit.errors import TrainingError
 from wsolkit.methods import Draw, Step
-from wsolkit.training.loading import share
+from wsolkit.training.loading import Batch, share
 
 #: How long processes wait for the main one, which evaluates alone.
 PATIENCE = timedelta(days=1)
 
 Precision = Literal["float32", "bf16", "fp16"]
 
+#: Types of the network's passes in mixed precision.
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Engine:
-    """One process, full precision: plain PyTorch.
+    """The processes that share every batch, and the precision of their passes.
 
     Attributes:
-        device: where networks are trained.
+        device: where this process trains.
         rank: number of this process among all that train together.
         world: how many those are.
+        autocast: a block in which passes have the precision.
     """
 
-    rank, world = 0, 1
-
-    def __init__(self, device: torch.device):
-        """Take steps on this device."""
+    def __init__(self, device: torch.device, precision: Precision = "float32"):
+        """Join the processes that a launcher (``torchrun``, ``accelerate launch``) started, if one did."""
         self.device = device
+        self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if self.world > 1 and device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
+        if self.world > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        self.autocast = torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @property
     def main(self) -> bool:
         """Whether this process is the one that evaluates epochs and writes files."""
         return self.rank == 0
 
-    def prepare(self, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """What to call instead of both."""
-        return module, optimizer
+    def prepare(self, stepper: nn.Module) -> nn.Module:
+        """What to call instead of a `Stepper`, so that gradients are averaged over the processes.
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of a loss."""
-        loss.backward()
+        On GPUs, batch normalisation then sees the batches of all processes.
+        """
+        if self.world == 1:
+            return stepper
+        if self.device.type == "cpu":
+            return DistributedDataParallel(stepper)
+        return DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(stepper), device_ids=[self.device])
 
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager:
+    def unsynchronised(self, stepper: nn.Module) -> AbstractContextManager:
         """A block whose gradients stay in this process until a later part of the step."""
-        return nullcontext()
-
-    def sum(self, values: list[float]) -> list[float]:
-        """The sums of some numbers over all processes."""
-        return values
-
-    def agree(self, answer: bool) -> bool:
-        """The main process's answer, in all processes."""
-        return answer
-
-    def wait(self) -> None:
-        """Wait until all processes arrive."""
-
-    def state(self) -> dict[str, Any]:
-        """What steps change besides network and optimizer, as plain numbers by name; nothing here."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state`."""
-
-
-class AcceleratedEngine(Engine):
-    """Several processes or mixed precision, through Hugging Face Accelerate."""
-
-    def __init__(self, device: torch.device, precision: Precision):
-        """Join the processes that a launcher started, if one did."""
-        try:
-            from accelerate import Accelerator
-            from accelerate.utils import InitProcessGroupKwargs
-        except ImportError:
-            raise TrainingError(
-                "Several processes and mixed precision need Accelerate: pip install 'wsolkit[cluster]'."
-            ) from None
-
-        self._accelerator = Accelerator(
-            mixed_precision="no" if precision == "float32" else precision,
-            cpu=device.type == "cpu",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-        )
-        super().__init__(self._accelerator.device)
-        self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes
-
-    def prepare(self, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """As in the base class; on GPUs, batch normalisation then sees the batches of all processes."""
-        if self.world > 1 and self.device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return self._accelerator.prepare(module, optimizer)
+        return stepper.no_sync() if isinstance(stepper, DistributedDataParallel) else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """As in the base class, scaled if the precision needs it."""
-        self._accelerator.backward(loss)
+        """Accumulate the gradients of a loss, which is scaled if the precision needs it."""
+        self._scaler.scale(loss).backward()
 
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager:
-        """As in the base class."""
-        return self._accelerator.no_sync(module)
+    def step(self, optimizer: Optimizer) -> None:
+        """Let the optimizer use the gradients."""
+        self._scaler.step(optimizer)
+        self._scaler.update()
 
     def sum(self, values: list[float]) -> list[float]:
-        """As in the base class."""
+        """The sums of some numbers over all processes; each waits for the others."""
         if self.world == 1:
             return values
         numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        return self._accelerator.reduce(numbers, "sum").tolist()
+        distributed.all_reduce(numbers)
+        return numbers.tolist()
 
     def agree(self, answer: bool) -> bool:
-        """As in the base class."""
+        """The main process's answer, in all processes."""
         return self.sum([float(answer and self.main)])[0] > 0
 
     def wait(self) -> None:
-        """As in the base class."""
-        self._accelerator.wait_for_everyone()
+        """Wait until all processes arrive."""
+        self.sum([0.0])
 
     def state(self) -> dict[str, Any]:
-        """The scale of the loss, which ``fp16`` adapts during training."""
-        scaler = self._accelerator.scaler
-        return {} if scaler is None else scaler.state_dict()
+        """What steps change besides network and optimizer: the scale of the loss, which ``fp16`` adapts."""
+        return self._scaler.state_dict()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As in the base class."""
-        if self._accelerator.scaler is not None and state:
-            self._accelerator.scaler.load_state_dict(dict(state))
+        """Continue from a `state`; an empty one changes nothing."""
+        if state:
+            self._scaler.load_state_dict(dict(state))
 
 
-def open_engine(device: torch.device, precision: Precision = "float32") -> Engine:
-    """The engine for the processes that a launcher (``torchrun``, ``accelerate launch``) started, or for this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and precision == "float32":
-        return Engine(device)
-    return AcceleratedEngine(device, precision)
+def shared_draw(generator: Generator, images: int, part: range) -> Draw:
+    """Uniform random numbers for one part of a batch: its share of what is drawn for all of the batch's images.
 
+    Args:
+        generator: on the CPU, in the same state for all parts.
+        images: of the whole batch.
+        part: which images of the batch the part holds.
+    """
 
-class SharedDraws:
-    """Uniform random numbers for a whole batch, drawn once; each part of the batch takes its own share."""
+    def draw(shape: Sequence[int]) -> Tensor:
+        return torch.rand((images, *shape[1:]), generator=generator)[part.start : part.stop]
 
-    def __init__(self, generator: Generator, images: int):
-        """Draw from a CPU generator for this many images."""
-        self._generator, self._images = generator, images
-        self._drawn: list[Tensor] = []
-
-    def part(self, images: range) -> Draw:
-        """What images ``images`` of the batch draw; every part's n-th call gets its share of the n-th drawing."""
-        number = itertools.count()
-
-        def draw(shape: Sequence[int]) -> Tensor:
-            call = next(number)
-            if call == len(self._drawn):
-                self._drawn.append(torch.rand((self._images, *shape[1:]), generator=self._generator))
-            return self._drawn[call][images.start : images.stop]
-
-        return draw
+    return draw
 
 
 class Stepper(nn.Module):
-    """A network and a method's step in one module, which is what Accelerate wraps."""
+    """A network and a method's step in one module, because processes share the gradients of a module."""
 
     def __init__(self, model: nn.Module, step: Callable[..., Step]):
         """Take a network and a step (`wsolkit.methods.Method.step`)."""
@@ -194,83 +148,54 @@ class Stepper(nn.Module):
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """What a step says about its batch, over all processes.
-
-    Attributes:
-        losses: by name, ``"total"`` first, the sum over the images.
-        right: correctly classified images.
-        seen: images.
-    """
-
-    losses: dict[str, float]
-    right: int
-    seen: int
-
-    @property
-    def broken(self) -> list[str]:
-        """Names of the losses that are not finite; if there are any, the network was not changed."""
-        names = [name for name, value in self.losses.items() if not math.isfinite(value)]
-        return [name for name in names if name != "total"] or names
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A process's share of a batch.
-
-    Attributes:
-        images: (B, 3, H, W), normalised.
-        labels: (B,) class indices.
-        randomness: CPU generator of whatever the method draws for the whole batch.
-        mine: which images of the batch these are.
-        size: images of the whole batch, over all processes.
-    """
-
-    images: Tensor
-    labels: Tensor
-    randomness: Generator
-    mine: range
-    size: int
-
-    @classmethod
-    def whole(cls, images: Tensor, labels: Tensor, randomness: Generator) -> "Batch":
-        """A batch that one process has to itself."""
-        return cls(images, labels, randomness, range(len(images)), len(images))
-
-
 def optimise(
-    engine: Engine, stepper: nn.Module, optimizer: Optimizer, batch: Batch, warm: bool = False, parts: int = 1
-) -> StepResult:
+    engine: Engine,
+    stepper: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    randomness: Generator,
+    warm: bool = False,
+    parts: int = 1,
+) -> tuple[dict[str, float], float]:
     """One optimisation step.
 
     Args:
         engine: how.
         stepper: from `Engine.prepare`, in training mode; changed, unless a loss is not finite.
-        optimizer: from `Engine.prepare`.
-        batch: the images to learn from.
+        optimizer: of its parameters.
+        batch: this process's share of the images to learn from.
+        randomness: CPU generator of whatever the method draws for the whole batch, alike in all processes.
         warm: whether this is the warm stage.
         parts: forward and backward passes into which the images are split, one after the other, to save memory.
             Batch normalisation then sees one part at a time.
+
+    Returns:
+        Over all processes, sums over the images by columns of the history, the losses and the correctly classified
+        images; and how many images those are.
+
+    Raises:
+        FloatingPointError: naming the losses that are not finite; the network was not changed.
     """
-    draws = SharedDraws(batch.randomness, batch.size)
     optimizer.zero_grad()
     shares = [part for number in range(parts) if len(part := share(batch.mine, number, parts))]
     found = []
     for part in shares:
-        here = slice(part.start - batch.mine.start, part.stop - batch.mine.start)
-        with nullcontext() if part == shares[-1] else engine.unsynchronised(stepper):
-            total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draws.part(part))
+        here, is_last = slice(part.start - batch.mine.start, part.stop - batch.mine.start), part == shares[-1]
+        draw = shared_draw(randomness if is_last else randomness.clone_state(), batch.size, part)
+        with nullcontext() if is_last else engine.unsynchronised(stepper):
+            with engine.autocast:
+                total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draw)
             # Gradients are averaged over processes; with this factor they are those of the mean over the batch.
             factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)
         found.append(torch.stack([total.detach(), *(term.detach() for term in terms.values()), right]))
     # One copy to the CPU for all numbers of the step: each copy would stall a GPU.
-    rows = torch.stack(found).tolist()
-    counts, names = [len(part) for part in shares], ["total", *terms]
-    losses = [sum(count * row[n] for count, row in zip(counts, rows, strict=True)) for n in range(len(names))]
-    *losses, right, seen = engine.sum([*losses, sum(row[-1] for row in rows), sum(counts)])
-    result = StepResult(dict(zip(names, losses, strict=True)), int(right), int(seen))
-    if not result.broken:
-        optimizer.step()
-    return result
+    rows = zip(map(len, shares), torch.stack(found).tolist(), strict=True)
+    sums = [[*(count * mean for mean in means), right, count] for count, (*means, right) in rows]
+    *losses, right, seen = engine.sum([sum(column) for column in zip(*sums, strict=True)])
+    named = dict(zip(["total", *terms], losses, strict=True))
+    if broken := [name for name, value in named.items() if not math.isfinite(value)]:
+        terms_alone = [name for name in broken if name != "total"]
+        raise FloatingPointError(f"term {', '.join(map(repr, terms_alone or broken))}")
+    engine.step(optimizer)
+    return {**{f"loss_{name}": value for name, value in named.items()}, "train_top1_cls": right}, seen

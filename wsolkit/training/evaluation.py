@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,14 @@ from wsolkit import maps
 from wsolkit.datasets import OpenedDataset, Sample
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS, BoxMeter, PixelMeter, in_top_k
 from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
-from wsolkit.models import GapClassifier, Output
+from wsolkit.models import GapClassifier
 from wsolkit.training.loading import normalise
 
 #: The k of Top-k Loc (paper, Sec. 5.1).
 TOP_K = (1, 5)
 
 
-@dataclass(frozen=True)
-class MapKind:
+class MapKind(NamedTuple):
     """How one kind of localization map is computed and normalised (paper, Sec. 5.3)."""
 
     compute: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -69,7 +69,6 @@ def evaluate(
     model: GapClassifier,
     data: OpenedDataset,
     threshold_step: float,
-    device: torch.device | str = "cpu",
     map_kinds: Sequence[str] = ("cam",),
     batch_size: int = 100,
     threads: int = 1,
@@ -77,10 +76,9 @@ def evaluate(
     """Localize the true class's object in every image (the protocol of the WSOL benchmark), in one pass.
 
     Args:
-        model: the classifier; left in evaluation mode.
+        model: the classifier, on any device; left in evaluation mode.
         data: the images, at the evaluation size, with boxes, masks or both.
         threshold_step: step between score-map thresholds.
-        device: where the model is.
         map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
         batch_size: images a forward pass; it changes no result beyond rounding.
         threads: maps searched for boxes at once; it changes no result.
@@ -90,12 +88,11 @@ def evaluate(
     """
     meters = {kind: _Meters(data[0], threshold_step, threads) for kind in map_kinds}
     logits = []
-    for numbers, output, labels in _passes(model, data, range(len(data)), batch_size, device):
-        logits.append(output.logits.float().cpu())
+    for numbers, output, raw in _passes(model, data, range(len(data)), map_kinds, batch_size):
+        logits.append(output.float().cpu())
         samples = [data[number] for number in numbers]
         for kind, meter in meters.items():
-            raw = MAP_KINDS[kind].compute(output.features, model.classifier.weight, labels)
-            meter.update(maps.score_map(raw, data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
+            meter.update(maps.score_map(raw[kind], data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
     scores, ids = torch.cat(logits).numpy(), [data[number].image_id for number in range(len(data))]
     hits = {f"top{k}": in_top_k(scores, data.labels, k) for k in TOP_K}
     images = pd.DataFrame({"image_id": ids, "label": data.labels, **hits})
@@ -143,14 +140,16 @@ class _Meters:
 
 
 def _passes(
-    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], batch_size: int, device: torch.device | str
-) -> Iterator[tuple[Sequence[int], Output, Tensor]]:
-    """Batches of image numbers, the network's output for them, and their labels on its device."""
-    model.eval()
+    model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kinds: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[int], Tensor, dict[str, Tensor]]]:
+    """Batches of image numbers, with the network's logits and raw maps of their true classes."""
+    weight = model.eval().classifier.weight
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
-        labels = torch.from_numpy(data.labels[chosen]).to(device)
-        yield chosen.tolist(), model(normalise(data.images[chosen], device)), labels
+        labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
+        output = model(normalise(data.images[chosen], weight.device))
+        raw = {kind: MAP_KINDS[kind].compute(output.features, weight, labels) for kind in map_kinds}
+        yield chosen.tolist(), output.logits, raw
 
 
 @torch.no_grad()
@@ -169,12 +168,8 @@ def raw_maps_of(
     Returns:
         By kind, (N, H, W) on the CPU, of each image's true class.
     """
-    weight = model.classifier.weight
-    parts: dict[str, list[Tensor]] = {kind: [] for kind in map_kinds}
-    for _, output, labels in _passes(model, data, numbers, batch_size, weight.device):
-        for kind, found in parts.items():
-            found.append(MAP_KINDS[kind].compute(output.features, weight, labels).cpu())
-    return {kind: torch.cat(found) for kind, found in parts.items()}
+    found = [raw for _, _, raw in _passes(model, data, numbers, map_kinds, batch_size)]
+    return {kind: torch.cat([raw[kind] for raw in found]).cpu() for kind in map_kinds}
 
 
 def raw_maps(model: GapClassifier, data: OpenedDataset, numbers: Sequence[int], map_kind: str = "cam") -> Tensor:

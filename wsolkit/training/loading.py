@@ -1,6 +1,7 @@
 """Training and evaluation batches from decoded images: crop, flip, normalise (the benchmark's protocol)."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +18,22 @@ BATCHES, METHOD = 0, 1
 
 #: Top and left of a crop in pixels, and whether it is mirrored.
 Window = tuple[int, int, bool]
+
+
+class Batch(NamedTuple):
+    """A process's share of a batch.
+
+    Attributes:
+        images: (B, 3, H, W) float32, normalised, channels last in memory.
+        labels: (B,) int64, class indices.
+        mine: which images of the batch these are.
+        size: images of the whole batch, over all processes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mine: range
+    size: int
 
 
 def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -42,7 +59,7 @@ def training_batches(
     device: torch.device | str,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """One epoch in random order, each image cropped and flipped at random.
 
     Args:
@@ -56,18 +73,19 @@ def training_batches(
         world: how many those are; each gets its `share` of the same batches, with the same crops.
 
     Yields:
-        Images (B, 3, crop, crop) float32 and labels (B,) int64.
+        The batches, or this process's share of each.
     """
     order = torch.randperm(len(data), generator=generator).numpy()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         if len(chosen) == 1 < len(order) or len(chosen) < world:
             return
-        windows = draw_windows(len(chosen), data.size - crop_size + 1, generator)
-        mine = share(range(len(chosen)), rank, world)
+        size = len(chosen)
+        windows = draw_windows(size, data.size - crop_size + 1, generator)
+        mine = share(range(size), rank, world)
         chosen, windows = chosen[mine.start : mine.stop], windows[mine.start : mine.stop]
         images = crop(data.images, chosen, crop_size, windows)
-        yield normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device)
+        yield Batch(normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device), mine, size)
 
 
 def share(images: range, number: int, of: int) -> range:

@@ -1,12 +1,13 @@
 """One training run from a recipe: warm stage, main stage, schedule, model selection, checkpoints, resume."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.optim import SGD
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 from wsolkit import models
 from wsolkit.datasets import OpenedDataset
@@ -14,10 +15,10 @@ from wsolkit.errors import TrainingError
 from wsolkit.maps import NotFiniteError
 from wsolkit.system.progress import progress
 from wsolkit.training import checkpoints
-from wsolkit.training.engine import Batch, Engine, Stepper, StepResult, open_engine, optimise
+from wsolkit.training.engine import Engine, Stepper, optimise
 from wsolkit.training.evaluation import evaluate
-from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
-from wsolkit.training.machine import Machine, cpu_threads, explain_out_of_memory
+from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, training_batches
+from wsolkit.training.machine import Machine, cpu_threads
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.tracking import tracked
 
@@ -61,7 +62,7 @@ def train(
         CheckpointError: if both the last checkpoint and the one before are damaged.
         WsolkitError: if the folder cannot be written; finished epochs stay.
     """
-    engine = engine or open_engine(machine.torch_device(), machine.precision)
+    engine = engine or Engine(machine.torch_device(), machine.precision)
     with cpu_threads(recipe.cpu_threads):
         data, held_out = machine.open(recipe, "train-weaksup"), machine.open(recipe, "train-fullsup")
         check_selectable(recipe, held_out)
@@ -69,21 +70,21 @@ def train(
         model = initial_model(recipe, len(data.classes), engine.device, initial)
         optimizer = make_optimizer(recipe, model)
         history = checkpoints.resume(folder, model, optimizer, engine)
-        stepper, prepared = engine.prepare(Stepper(model, recipe.components.method.step), optimizer)
+        stepper = engine.prepare(Stepper(model, recipe.components.method.step))
         with tracked(machine.track if engine.main else None, folder, recipe.key) as log:
             for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
                 rates = dict(zip(("lr_former", "lr_latter"), recipe.learning_rates(epoch), strict=True))
-                for group, rate in zip(prepared.param_groups, rates.values(), strict=True):
+                for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
                     group["lr"] = rate
                 stage = "warm" if epoch <= recipe.warm_epochs else "main"
-                steps = _steps(recipe, epoch, data, engine, stepper, prepared, machine.parts)
-                row = {"epoch": epoch, "stage": stage, **rates, **_averages(steps, epoch, should_stop)}
+                means = _train_epoch(recipe, epoch, data, engine, stepper, optimizer, machine.parts, should_stop)
                 if engine.main:
-                    row |= _held_out_rates(recipe, epoch, model, held_out, engine.device)
-                    history.append(row)
+                    judged = _held_out_rates(recipe, epoch, model, held_out)
+                    history.append({"epoch": epoch, "stage": stage, **rates, **means, **judged})
                     checkpoints.keep_epoch(folder, recipe, model, optimizer, history, engine.state())
-                    log(row, epoch)
-                    logger.info("%s epoch %d of %d: %s", recipe.key, epoch, recipe.epochs, _in_words(row))
+                    log(history[-1], epoch)
+                    said = ", ".join(f"{name} {value:.3g}" for name, value in (means | judged).items())
+                    logger.info("%s epoch %d of %d: %s", recipe.key, epoch, recipe.epochs, said)
                     on_epoch(epoch)
                 engine.wait()
         tensors, _ = checkpoints.load(folder / checkpoints.BEST)
@@ -139,67 +140,61 @@ def _check_shareable(recipe: Recipe, engine: Engine) -> None:
         )
 
 
-def _steps(
+def _train_epoch(
     recipe: Recipe,
     epoch: int,
     data: OpenedDataset,
     engine: Engine,
-    stepper: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    stepper: nn.Module,
+    optimizer: Optimizer,
     parts: int,
-) -> Iterable[StepResult]:
-    """Take the steps of one epoch, one at a time."""
+    should_stop: Callable[[], bool],
+) -> dict[str, float]:
+    """Take the steps of one epoch; its loss terms and classification rate, over its images.
+
+    Raises:
+        TrainingError: if a loss is not finite, or memory runs out.
+        Stopped: if training is to stop.
+    """
     order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
     warm = epoch <= recipe.warm_epochs
     size = recipe.warm_batch_size if warm else recipe.batch_size
+    sums, seen = defaultdict[str, float](float), 0.0
     batches = training_batches(data, size, recipe.crop_size, order, engine.device, engine.rank, engine.world)
     stepper.train()
-    for number, (images, labels) in enumerate(batches):
-        whole = range(min(size, len(data) - number * size))
-        batch = Batch(images, labels, randomness, share(whole, engine.rank, engine.world), len(whole))
-        with explain_out_of_memory(images, f"epoch {epoch}, step {number + 1}"):
-            result = optimise(engine, stepper, optimizer, batch, warm, parts)
-        yield result
-
-
-def _averages(steps: Iterable[StepResult], epoch: int, should_stop: Callable[[], bool]) -> dict[str, float]:
-    """The loss terms and the classification rate of one epoch, over its images.
-
-    Raises:
-        TrainingError: if a loss is not finite.
-        Stopped: if training is to stop.
-    """
-    sums: dict[str, float] = {}
-    right, seen = 0, 0
-    for number, result in enumerate(steps, start=1):
-        if result.broken:
+    for number, batch in enumerate(batches, start=1):
+        where = f"epoch {epoch}, step {number}"
+        try:
+            step, images = optimise(engine, stepper, optimizer, batch, randomness, warm, parts)
+        except FloatingPointError as error:
             raise TrainingError(
-                f"The loss is no longer finite: epoch {epoch}, step {number}, term "
-                f"{', '.join(map(repr, result.broken))}. Lower the learning rates or that term's weight; earlier "
-                "epochs are kept."
-            )
-        for name, value in result.losses.items():
-            sums[name] = sums.get(name, 0.0) + value
-        right, seen = right + result.right, seen + result.seen
+                f"The loss is no longer finite: {where}, {error}. Lower the learning rates or that term's weight; "
+                "earlier epochs are kept."
+            ) from error
+        except torch.OutOfMemoryError as error:
+            count, side, reason = len(batch.images), batch.images.shape[-1], str(error).split(". ")[0].strip()
+            raise TrainingError(
+                f"Out of memory on {engine.device}: {where}, {count} images of {side}x{side}. Finished epochs are "
+                f"kept. Try more --parts, a batch size of {max(1, count // 2)}, or close other programs that use the "
+                f"device. ({reason})"
+            ) from error
+        seen += images
+        for name, value in step.items():
+            sums[name] += value
         if should_stop():
-            raise Stopped(f"Stopped in epoch {epoch}, step {number}; the same call goes on from epoch {epoch}.")
-    return {**{f"loss_{name}": value / seen for name, value in sums.items()}, "train_top1_cls": right / seen}
+            raise Stopped(f"Stopped in {where}; the same call goes on from epoch {epoch}.")
+    return {name: value / seen for name, value in sums.items()}
 
 
 def _held_out_rates(
-    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset, device: torch.device
+    recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset
 ) -> dict[str, float]:
     try:
-        result = evaluate(model, held_out, recipe.threshold_step, device)
+        result = evaluate(model, held_out, recipe.threshold_step)
     except NotFiniteError as error:
         raise TrainingError(
             f"The network is no longer finite: epoch {epoch}, evaluation on train-fullsup ({error}) "
             "Lower the learning rates; earlier epochs are kept."
         ) from error
-    found = set(result.rates["metric"])
-    return {f"fullsup_{metric}": result.rate(metric) for metric in JUDGED if metric in found}
-
-
-def _in_words(row: Mapping[str, object]) -> str:
-    rates = (f"{name} {value:.3g}" for name, value in row.items() if name.startswith(("loss_", "fullsup_")))
-    return ", ".join(rates)
+    rates = result.rates.set_index("metric")["value"]
+    return {f"fullsup_{metric}": float(rates[metric]) for metric in JUDGED if metric in rates}

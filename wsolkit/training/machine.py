@@ -1,19 +1,33 @@
-"""`Machine`: what a run uses of the machine it is trained on, none of which decides its numbers."""
+"""`Machine`: what a run uses of the machine it is trained on, none of which decides what a recipe asks for."""
 
+import os
+import platform
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy
 import torch
-from torch import Tensor
+import torchvision
+from llvmlite.binding import get_host_cpu_name
 
+import wsolkit
 from wsolkit import models
 from wsolkit.datasets import SPLITS, CachedDataset, OpenedDataset, UncachedDataset, WsolDataset
 from wsolkit.errors import TrainingError
+from wsolkit.system import folders
 from wsolkit.training.engine import Precision
 from wsolkit.training.recipes import Recipe
+
+#: Environment variables that choose a CPU's kernels, and so the last digits of a sum.
+CPU_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+
+#: Where Linux tells the name of its processors.
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,29 @@ class Machine:
         if isinstance(recipe.pretrained, str):
             models.pretrained_file(recipe.components.backbone.build(1), recipe.pretrained)
 
+    def provenance(self) -> dict[str, str | int]:
+        """What produces numbers here: the code, and whatever may change their last digits on another machine."""
+        device = self.torch_device()
+        return {
+            "wsolkit": wsolkit.__version__,
+            "commit": commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+            "libraries": "; ".join(re.findall(r"- (.*(?:Kernel Library|MKL-DNN|oneDNN).*)", torch.__config__.show())),
+            "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
+            "device": str(device),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            "cpu": cpu_model(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_variables": " ".join(f"{name}={os.environ[name]}" for name in CPU_VARIABLES if name in os.environ),
+            "threads": torch.get_num_threads(),
+            "precision": self.precision,
+            "parts": self.parts,
+            "system": platform.platform(),
+        }
+
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
@@ -89,19 +126,20 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def explain_out_of_memory(images: Tensor, when: str) -> Iterator[None]:
-    """Name the batch that did not fit if the device runs out of memory inside the block.
+def cpu_model() -> str:
+    """The processor's name as Linux tells it, else as LLVM does."""
+    told = CPU_INFO.read_text(errors="replace") if CPU_INFO.exists() else ""
+    return next(iter(re.findall(r"^model name\s*: (.+)$", told, re.MULTILINE)), get_host_cpu_name())
 
-    Raises:
-        TrainingError: saying what to try.
-    """
+
+def commit() -> str:
+    """The clone's commit, with ``+`` if the package has uncommitted changes; empty outside a clone."""
+    if (clone := folders.clone()) is None:
+        return ""
+    command = ["git", "-C", str(clone), "status", "--porcelain=2", "--branch", "--", "wsolkit"]
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        count, side = len(images), images.shape[-1]
-        reason = str(error).split(". ")[0].strip()
-        raise TrainingError(
-            f"Out of memory on {images.device}: {when}, {count} images of {side}x{side}. Finished epochs are kept. "
-            f"Try a batch size of {max(1, count // 2)}, or close other programs that use the device. ({reason})"
-        ) from error
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    known = re.search(r"^# branch\.oid ([0-9a-f]{10})", said)
+    return known[1] + "+" * bool(re.search(r"^[^#]", said, re.MULTILINE)) if known else ""

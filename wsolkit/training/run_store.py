@@ -10,8 +10,8 @@ from it. Nothing else in a run shows how it began: weights and history are the s
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +22,16 @@ from filelock import FileLock, Timeout
 
 from wsolkit import models
 from wsolkit.errors import DataError, WsolkitError, unknown
+from wsolkit.system import registry
 from wsolkit.system.processes import Task, cores, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, progress
 from wsolkit.system.writing import atomic_file, writable_folder
-from wsolkit.training import checkpoints, provenance
-from wsolkit.training.engine import Engine, open_engine
+from wsolkit.training import checkpoints, warm_stages
+from wsolkit.training.engine import Engine
 from wsolkit.training.evaluation import MAP_KINDS, Evaluation, evaluate
 from wsolkit.training.loop import Stopped, train
 from wsolkit.training.machine import Machine, cpu_threads
 from wsolkit.training.recipes import Recipe
-from wsolkit.training.warm_stages import WarmStages
 
 RECIPE, DONE = "recipe.json", "run.json"
 
@@ -56,19 +56,18 @@ class Run:
     folder: Path
 
     def info(self) -> dict:
-        """What produced the run: versions, commit, device, data, seconds, epochs and images/s of the last attempt."""
+        """What produced the run: `Machine.provenance`, data, seconds, epochs and images/s of the last attempt."""
         return json.loads((self.folder / DONE).read_text())
 
     def made(self) -> dict[str, str | int]:
         """What a table's row says about the run behind its number: ``seed, recipe, version, commit``."""
-        info = self.info()
-        known = {"version": info["wsolkit"], "commit": info["commit"]}
-        return {"seed": self.recipe.seed, "recipe": self.recipe.key, **known}
+        seed, key, info = self.recipe.seed, self.recipe.key, self.info()
+        return {"seed": seed, "recipe": key, "version": info["wsolkit"], "commit": info["commit"]}
 
     def changed_code(self) -> list[str]:
         """Files of the recipe's method, backbone and data set that have changed since the run was trained."""
         before = self.info().get("code", {})
-        return [name for name, value in provenance.code(self.recipe).items() if before.get(name, value) != value]
+        return [name for name, value in _code(self.recipe).items() if before.get(name, value) != value]
 
     def history(self) -> pd.DataFrame:
         """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
@@ -114,7 +113,7 @@ class RunStore:
     @cached_property
     def engine(self) -> Engine:
         """How training steps are taken here; several processes that a launcher started train each run together."""
-        return open_engine(self.machine.torch_device(), self.machine.precision)
+        return Engine(self.machine.torch_device(), self.machine.precision)
 
     def folder(self, recipe: Recipe) -> Path:
         """Where a recipe's run is, or would be."""
@@ -155,18 +154,12 @@ class RunStore:
         self._data_of(recipe)
         before = recipe.pretrained
         initial = self.get(before, should_stop).model().state_dict() if isinstance(before, Recipe) else None
-        folder = writable_folder(self.folder(recipe))
-        if not self.engine.main:
-            if self.engine.agree(False):
-                train(recipe, folder, self.machine, initial, should_stop, engine=self.engine)
-        else:
-            with self._locked(recipe, should_stop):
-                if self.engine.agree(self.find(recipe) is None):
-                    with atomic_file(folder / RECIPE) as partial:
-                        partial.write_text(recipe.to_json())
-                    self._train(recipe, folder, initial, should_stop)
+        writable_folder(self.folder(recipe))
+        with self._lock(recipe, should_stop) if self.engine.main else nullcontext():
+            if self.engine.agree(self.find(recipe) is None):
+                self._train(recipe, initial, should_stop)
         self.engine.wait()
-        return self._checked(Run(recipe, folder))
+        return self._checked(Run(recipe, self.folder(recipe)))
 
     def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
         """The finished runs of several recipes, in their order; missing ones are trained first.
@@ -187,31 +180,20 @@ class RunStore:
                 self.get(recipe)
         return [self.get(recipe) for recipe in recipes]
 
-    @contextmanager
-    def _locked(self, recipe: Recipe, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """Hold the lock of a recipe; while another process holds it, show that one's progress.
+    def _lock(self, recipe: Recipe, should_stop: Callable[[], bool]) -> AbstractContextManager:
+        """The lock of a recipe, acquired; while another process holds it, that one's progress is shown.
 
         The system lifts the lock of a process that dies, so there are no stale locks.
         """
         lock = FileLock(self.root / f"{recipe.key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            self._wait_for(lock, recipe, should_stop)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _wait_for(self, lock: FileLock, recipe: Recipe, should_stop: Callable[[], bool]) -> None:
+        with suppress(Timeout):
+            return lock.acquire(timeout=0)
         with progress(title=f"waiting for {recipe.key}", total=recipe.epochs, unit="epoch") as bar:
-            while not lock.is_locked:
-                try:
-                    lock.acquire(timeout=1)
-                except Timeout:
-                    bar.update(self.finished_epochs(recipe) - bar.n)
-                    if should_stop():
-                        raise Stopped(f"Stopped while another process trains {recipe.key}.") from None
+            while not should_stop():
+                with suppress(Timeout):
+                    return lock.acquire(timeout=1)
+                bar.update(self.finished_epochs(recipe) - bar.n)
+        raise Stopped(f"Stopped while another process trains {recipe.key}.")
 
     def _checked(self, run: Run) -> Run:
         """The run, if it was made from the data found here: the recipe names the data set, not its content."""
@@ -235,25 +217,38 @@ class RunStore:
             self._fingerprints[data] = self.machine.fingerprints(recipe)
         return self._fingerprints[data]
 
-    def _train(self, recipe: Recipe, folder: Path, initial: dict | None, should_stop: Callable[[], bool]) -> None:
-        stages = WarmStages(self.root, recipe, self._data_of(recipe), self.machine.precision)
-        stages.begin(folder)
-        start, done_before = time.monotonic(), self.finished_epochs(recipe)
-        model = train(recipe, folder, self.machine, initial, should_stop, stages.leave_from(folder), self.engine)
-        seconds, epochs = time.monotonic() - start, recipe.epochs - done_before
-        test, device = self.machine.open(recipe, "test"), self.engine.device
+    def _train(self, recipe: Recipe, initial: dict | None, should_stop: Callable[[], bool]) -> None:
+        """Train a run, and write its report and what produced it; of several processes, the main one writes."""
+        folder, data, engine = self.folder(recipe), self._data_of(recipe), self.engine
+        stage = warm_stages.folder_of(self.root, recipe, data, self.machine.precision)
+        if engine.main:
+            with atomic_file(folder / RECIPE) as partial:
+                partial.write_text(recipe.to_json())
+            warm_stages.begin(folder, recipe, stage)
+        engine.wait()  # the others must begin after the same epoch
+        start, epochs = time.monotonic(), recipe.epochs - self.finished_epochs(recipe)
+
+        def leave(epoch: int) -> None:
+            warm_stages.leave(folder, recipe, stage, epoch)
+
+        model = train(recipe, folder, self.machine, initial, should_stop, leave, engine)
+        seconds = time.monotonic() - start
+        if not engine.main:
+            return
         # On a CPU the other cores train other runs.
-        threads = recipe.cpu_threads if device.type == "cpu" else cores()
+        threads = recipe.cpu_threads if engine.device.type == "cpu" else cores()
         with cpu_threads(recipe.cpu_threads):
-            report = evaluate(model, test, recipe.threshold_step, device, tuple(MAP_KINDS), threads=threads)
+            test = self.machine.open(recipe, "test")
+            report = evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), threads=threads)
+            made = self.machine.provenance()
         for part in REPORT:
             with atomic_file(folder / f"test-{part}.csv") as partial:
                 getattr(report, part).to_csv(partial, index=False)
-        info = provenance.of(self.machine) | {
+        info = made | {
             "recipe": recipe.key,
-            "processes": self.engine.world,
-            "data": self._data_of(recipe),
-            "code": provenance.code(recipe),
+            "processes": engine.world,
+            "data": data,
+            "code": _code(recipe),
             "seconds": round(seconds, 1),
             "epochs_trained": epochs,
             # Includes the evaluation on train-fullsup after each epoch.
@@ -265,7 +260,7 @@ class RunStore:
     def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
         total = sum(recipe.epochs for recipe in recipes)
         with (
-            worker_pool(min(jobs, len(recipes)), silence) as (pool, wanted),
+            worker_pool(min(jobs, len(recipes))) as (pool, wanted),
             progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
         ):
             for ended, _ in run_tasks(pool, [training_task(each, self, wanted) for each in recipes], jobs):
@@ -275,6 +270,13 @@ class RunStore:
                         raise each.error
 
 
+def _code(recipe: Recipe) -> dict[str, str]:
+    """Hashes of the files that a recipe names: its method, backbone and data set."""
+    named = recipe.components
+    modules = named.method.module, named.backbone.module, named.data.module
+    return {"/".join(each.__name__.split(".")[1:]) + ".py": registry.file_hash(each) for each in modules}
+
+
 def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
     """The task of training a recipe; ``wanted`` is the folder of its `wsolkit.system.processes.worker_pool`."""
     before = frozenset([recipe.pretrained] if isinstance(recipe.pretrained, Recipe) else [])
@@ -282,10 +284,6 @@ def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:
     return Task(recipe, _work, (store.root, store.machine, recipe.to_json(), wanted), before, slots)
 
 
-def silence() -> None:
-    """Hide the progress bars of a worker process; its progress is read from the store."""
-    os.environ[WATCH_VARIABLE] = os.devnull
-
-
 def _work(root: Path, machine: Machine, recipe: str, wanted: Path) -> None:
+    os.environ[WATCH_VARIABLE] = os.devnull  # no bars: progress is read from the store
     RunStore(root, machine).get(Recipe.from_json(recipe), should_stop=lambda: not wanted.exists())

@@ -7,12 +7,12 @@ requeued, it continues from its last epoch, and two tasks of one recipe share it
 
 import json
 import subprocess
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from filelock import FileLock
@@ -39,17 +39,18 @@ ENDED = frozenset({"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "DEADLINE", "O
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one task asks Slurm for.
+class SlurmCluster:
+    """Trains the runs of a batch on Slurm; see `wsolkit.batch.runner.reproduce`.
 
     Attributes:
         partition: name of the partition; None takes the cluster's default.
-        minutes: time limit; a run that takes longer is requeued and continues.
-        gpus: GPUs; with 0 the task runs on the CPU.
-        cpus: cores.
-        memory_gb: memory; None takes the partition's default.
+        minutes: time limit of a task; a run that takes longer is requeued and continues.
+        gpus: GPUs of a task; with 0 it runs on the CPU.
+        cpus: cores of a task.
+        memory_gb: memory of a task; None takes the partition's default.
         at_once: tasks of one array that may run at the same time.
         more: further options of ``sbatch``, e.g. ``{"account": "vision"}``.
+        wait: whether the batch waits for the runs; if not, a later call collects them.
     """
 
     partition: str | None = None
@@ -59,36 +60,35 @@ class Resources:
     memory_gb: PositiveInt | None = None
     at_once: PositiveInt = 64
     more: Mapping[str, str] = field(default_factory=dict)
+    wait: bool = True
 
-    def for_submitit(self, after: Iterable[str]) -> dict[str, Any]:
-        """The parameters of a submitit executor for tasks that start after some others."""
-        more = dict(self.more)
-        if after := list(dict.fromkeys(after)):
-            # "afterany": if a pretraining failed, the first task that needs it tries again.
-            more["dependency"] = ":".join(["afterany", *after])
-        asked = {
-            "name": "wsolkit",
-            "timeout_min": self.minutes,
-            "gpus_per_node": self.gpus or None,
-            "cpus_per_task": self.cpus,
-            "mem_gb": self.memory_gb,
-            "slurm_partition": self.partition,
-            "slurm_array_parallelism": self.at_once,
-            "slurm_additional_parameters": more,
-        }
-        return {name: value for name, value in asked.items() if value is not None}
+    @classmethod
+    def from_settings(cls, partition: str | None, settings: Mapping[str, Any], wait: bool = True) -> "SlurmCluster":
+        """A cluster from the shell's settings; names that are no attribute are options of ``sbatch``.
 
+        Raises:
+            RecipeError: for a value of the wrong type or out of range.
+        """
+        own = {each.name for each in fields(cls)} - {"partition", "more", "wait"}
+        given = {name: value for name, value in settings.items() if name in own}
+        more = {name: str(value) for name, value in settings.items() if name not in own}
+        return parse_options(cls, {"partition": partition, **given, "more": more, "wait": wait}, "--slurm")
 
-def read_resources(partition: str | None, settings: Mapping[str, Any]) -> Resources:
-    """Resources from the shell's settings; names that `Resources` does not have are options of ``sbatch``.
+    def train(self, store: RunStore, recipes: Sequence[Recipe]) -> dict[Recipe, Future]:
+        """Submit what is missing; futures of all runs.
 
-    Raises:
-        RecipeError: for a value of the wrong type or out of range.
-    """
-    own = {each.name for each in fields(Resources)} - {"partition", "more"}
-    given = {name: value for name, value in settings.items() if name in own}
-    more = {name: str(value) for name, value in settings.items() if name not in own}
-    return parse_options(Resources, {"partition": partition, **given, "more": more}, "--slurm")
+        One fails if its task leaves the queue without finishing the run, or at once if the runs are not waited for.
+        """
+        tasks = submit(store, recipes, self) if recipes else {}
+        futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
+        if self.wait:
+            Thread(target=_follow, args=(store, tasks, futures), daemon=True).start()
+            return futures
+        for future in futures.values():
+            future.set_exception(
+                Submitted(f"{len(tasks)} runs are on Slurm; run the same command again when they are finished.")
+            )
+        return futures
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class TrainTask:
 
     root: Path
     machine: Machine
-    recipe: str
+    recipe: Recipe
 
-    def __call__(self) -> str:
-        """Train the recipe, or continue it; returns its key. The task's log gets a line an epoch."""
+    def __call__(self) -> None:
+        """Train the recipe, or continue it. The task's log gets a line an epoch."""
         log_lines()
-        return RunStore(self.root, self.machine).get(Recipe.from_json(self.recipe)).recipe.key
+        RunStore(self.root, self.machine).get(self.recipe)
 
     def checkpoint(self) -> Any:
         """Queue the same task again: the run's own checkpoints show where to continue."""
@@ -111,38 +111,13 @@ class TrainTask:
         return DelayedSubmission(self)
 
 
-@dataclass(frozen=True)
-class SlurmCluster:
-    """Trains the runs of a batch on Slurm; see `wsolkit.batch.runner.reproduce`.
-
-    Attributes:
-        resources: of each task.
-        wait: whether the batch waits for the runs; if not, a later call collects them.
-    """
-
-    resources: Resources
-    wait: bool = True
-
-    def train(self, store: RunStore, recipes: Sequence[Recipe]) -> dict[Recipe, Future]:
-        """Submit what is missing; futures of all runs."""
-        tasks = submit(store, recipes, self.resources) if recipes else {}
-        if self.wait:
-            return follow(store, tasks)
-        futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
-        for future in futures.values():
-            future.set_exception(
-                Submitted(f"{len(tasks)} runs are on Slurm; run the same command again when they are finished.")
-            )
-        return futures
-
-
-def submit(store: RunStore, recipes: Sequence[Recipe], resources: Resources) -> dict[Recipe, str]:
+def submit(store: RunStore, recipes: Sequence[Recipe], cluster: SlurmCluster) -> dict[Recipe, str]:
     """Submit every recipe that is not queued yet; runs that pretrain others run before those.
 
     Args:
         store: the store, on a file system that all nodes share.
         recipes: from `RunStore.missing`.
-        resources: of each task.
+        cluster: what each task asks for.
 
     Returns:
         By recipe, the Slurm task that trains it, e.g. ``"1234_5"``, submitted now or before.
@@ -152,83 +127,76 @@ def submit(store: RunStore, recipes: Sequence[Recipe], resources: Resources) -> 
     """
     folder = writable_folder(store.root / FOLDER)
     with FileLock(folder / "submit.lock"):
-        queued = _queued(folder)
+        records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+        alive = _alive() if records else set()
+        queued = {key: task for record in records for key, task in record.items() if task in alive}
         known = {recipe: queued[recipe.key] for recipe in recipes if recipe.key in queued}
         left = [recipe for recipe in recipes if recipe not in known]
         while wave := [recipe for recipe in left if recipe.pretrained not in left]:
-            after = [known[recipe.pretrained] for recipe in wave if recipe.pretrained in known]
-            known |= _submit_array(store, folder, wave, resources.for_submitit(after))
+            before = [known[recipe.pretrained] for recipe in wave if recipe.pretrained in known]
+            tasks = [TrainTask(store.root.resolve(), store.machine, recipe) for recipe in wave]
+            submitted = dict(zip(wave, _submit_array(folder, tasks, cluster, before), strict=True))
+            with atomic_file(folder / f"{submitted[wave[0]].split('_')[0]}.json") as partial:
+                partial.write_text(json.dumps({recipe.key: task for recipe, task in submitted.items()}, indent=2))
+            known |= submitted
             left = [recipe for recipe in left if recipe not in known]
         return known
 
 
-def follow(store: RunStore, tasks: Mapping[Recipe, str], poll_seconds: float | None = None) -> dict[Recipe, Future]:
-    """Futures of the runs of submitted tasks; one fails if its task has left the queue without finishing the run.
+def _submit_array(folder: Path, tasks: Sequence[TrainTask], cluster: SlurmCluster, before: Sequence[str]) -> list[str]:
+    """Submit tasks that start when some others have ended; their names, in order."""
+    more = dict(cluster.more)
+    if before:
+        # "afterany": if a pretraining failed, the first task that needs it tries again.
+        more["dependency"] = ":".join(["afterany", *dict.fromkeys(before)])
+    asked = {
+        "name": "wsolkit",
+        "timeout_min": cluster.minutes,
+        "gpus_per_node": cluster.gpus or None,
+        "cpus_per_task": cluster.cpus,
+        "mem_gb": cluster.memory_gb,
+        "slurm_partition": cluster.partition,
+        "slurm_array_parallelism": cluster.at_once,
+        "slurm_additional_parameters": more,
+    }
+    try:
+        import submitit
 
-    Args:
-        store: the store.
-        tasks: from `submit`.
-        poll_seconds: time between two looks at the store and the queue; None means :data:`POLL_SECONDS`.
-    """
-    futures: dict[Recipe, Future] = {recipe: Future() for recipe in tasks}
-    threading.Thread(target=_poll, args=(store, tasks, futures, poll_seconds or POLL_SECONDS), daemon=True).start()
-    return futures
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=REQUEUES)
+        executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
+        return [job.job_id for job in executor.submit_array(tasks)]
+    except ImportError:
+        raise WsolkitError("Slurm needs submitit: pip install 'wsolkit[cluster]'.") from None
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        last = str(error).strip().splitlines()[-1][:200]
+        raise WsolkitError(
+            f"Slurm did not take the tasks: {last}. Use a login node of the cluster; `wsolkit doctor` examines it."
+        ) from error
 
 
-def _poll(store: RunStore, tasks: Mapping[Recipe, str], futures: Mapping[Recipe, Future], seconds: float) -> None:
+def _follow(store: RunStore, tasks: Mapping[Recipe, str], futures: Mapping[Recipe, Future]) -> None:
+    """Look at the store and the queue until every future is done."""
     gone: set[Recipe] = set()
     while waiting := [recipe for recipe, future in futures.items() if not future.done()]:
         try:
             alive = _alive()
         except WsolkitError:
             alive = set(tasks.values())  # a busy controller answers later
+        left = {recipe for recipe in waiting if tasks[recipe] not in alive}
         for recipe in waiting:
             if run := store.find(recipe):
                 futures[recipe].set_result(run)
-            elif tasks[recipe] not in alive:
-                # Shared file systems show a new file late, so a task is given up at the second look.
-                if recipe in gone:
-                    futures[recipe].set_exception(_unfinished(store, recipe, tasks[recipe]))
-                gone.add(recipe)
-        time.sleep(seconds)
-
-
-def _unfinished(store: RunStore, recipe: Recipe, task: str) -> TrainingError:
-    return TrainingError(
-        f"Slurm task {task} ended, and run {recipe.key} is not finished ({store.finished_epochs(recipe)} of "
-        f"{recipe.epochs} epochs). See {store.root / FOLDER / f'{task}_0_log.err'}; the same command submits it again."
-    )
-
-
-def _submit_array(
-    store: RunStore, folder: Path, recipes: Sequence[Recipe], parameters: Mapping[str, Any]
-) -> dict[Recipe, str]:
-    try:
-        import submitit
-
-        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=REQUEUES)
-    except ImportError:
-        raise WsolkitError("Slurm needs submitit: pip install 'wsolkit[cluster]'.") from None
-    except RuntimeError as error:
-        raise WsolkitError(f"No Slurm found: {error}. Run this on a login node of the cluster.") from error
-    executor.update_parameters(**parameters)
-    tasks = [TrainTask(store.root.resolve(), store.machine, recipe.to_json()) for recipe in recipes]
-    try:
-        jobs = executor.submit_array(tasks)
-    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
-        last = str(error).strip().splitlines()[-1][:200]
-        raise WsolkitError(f"sbatch refused the tasks: {last}. `wsolkit doctor` looks at the cluster.") from error
-    found = {recipe: job.job_id for recipe, job in zip(recipes, jobs, strict=True)}
-    with atomic_file(folder / f"{jobs[0].job_id.split('_')[0]}.json") as partial:
-        partial.write_text(json.dumps({recipe.key: task for recipe, task in found.items()}, indent=2))
-    return found
-
-
-def _queued(folder: Path) -> dict[str, str]:
-    """By recipe key, the tasks in the queue that were submitted for this store."""
-    records = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    alive = _alive() if records else set()
-    return {key: task for record in records for key, task in record.items() if task in alive}
+            elif recipe in left & gone:  # shared file systems show a new file late: given up at the second look
+                done, task = f"{store.finished_epochs(recipe)} of {recipe.epochs} epochs", tasks[recipe]
+                log = store.root / FOLDER / f"{task}_0_log.err"
+                futures[recipe].set_exception(
+                    TrainingError(
+                        f"Slurm task {task} ended, and run {recipe.key} is not finished ({done}). See {log}; the same "
+                        "command submits it again."
+                    )
+                )
+        gone = left
+        time.sleep(POLL_SECONDS)
 
 
 def _alive() -> set[str]:

@@ -33,15 +33,15 @@ def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
         from accelerate import Accelerator
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError:
-        raise TrainingError("Tracking needs Accelerate: pip install 'wsolkit[cluster]'.") from None
+        raise TrainingError("Tracking needs Accelerate: pip install 'wsolkit[tracking]'.") from None
     if tracker not in LOGGER_TYPE_TO_CLASS:
         raise unknown("tracker", tracker, LOGGER_TYPE_TO_CLASS)
-    if tracker not in [str(name) for name in get_available_trackers()]:
+    if tracker not in map(str, get_available_trackers()):
         raise TrainingError(f"The tracker {tracker!r} is not installed: pip install {tracker}.")
     accelerator = Accelerator(log_with=tracker, project_dir=folder)
-    writes_files = LOGGER_TYPE_TO_CLASS[tracker].requires_logging_directory
-    accelerator.init_trackers(tracker if writes_files else run)
+    accelerator.init_trackers(tracker if LOGGER_TYPE_TO_CLASS[tracker].requires_logging_directory else run)
     try:
         yield lambda row, epoch: accelerator.log(dict(row), step=epoch)
     finally:
-        accelerator.end_training()
+        for each in accelerator.trackers:  # not `end_training`: that ends the other processes' training too
+            each.finish()

@@ -9,9 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 
 from wsolkit.errors import CheckpointError
@@ -25,71 +23,54 @@ logger = logging.getLogger(__name__)
 FOLDER = "warm-stages"
 
 
-@dataclass(frozen=True)
-class WarmStages:
-    """The shared warm stages of a store, as one recipe sees them.
+def folder_of(root: Path, recipe: Recipe, data: Mapping[str, str], precision: Precision = "float32") -> Path | None:
+    """Where a recipe's warm stage is, or would be; None if it has none to share.
 
-    Attributes:
+    Args:
         root: the store's folder.
         recipe: the recipe that is being trained.
-        data: fingerprints of its data; a warm stage made from other data is not used.
-        precision: of the training; a warm stage of another precision is not used.
+        data: fingerprints of its data; a warm stage made from other data lies elsewhere.
+        precision: of the training; a warm stage of another precision lies elsewhere.
     """
-
-    root: Path
-    recipe: Recipe
-    data: Mapping[str, str]
-    precision: Precision = "float32"
-
-    @cached_property
-    def folder(self) -> Path | None:
-        """Where this recipe's warm stage is, or would be; None if it has none to share."""
-        stage = self.recipe.warm_stage()
-        if stage is None:
-            return None
-        data = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()[:8]
-        return self.root / FOLDER / f"{stage.key}-{data}-{self.precision}"
-
-    @property
-    def _weights(self) -> list[str]:
-        epochs = [epoch for epoch in self.recipe.snapshot_epochs if epoch <= self.recipe.warm_epochs]
-        return [checkpoints.BEST, *map(checkpoints.snapshot, epochs)]
-
-    def begin(self, run: Path) -> bool:
-        """Put a shared warm stage into the folder of a run that has no epoch yet; tells whether there was one.
-
-        A damaged warm stage is left alone, and the run starts from its first epoch.
-        """
-        if self.folder is None or not self.folder.is_dir() or checkpoints.begun(run):
-            return False
-        try:
-            found = {name: checkpoints.load(self.folder / name) for name in (*self._weights, checkpoints.LAST)}
-        except CheckpointError:
-            return False
-        for name in self._weights:
-            tensors, header = found[name]
-            checkpoints.save(run / name, tensors, header | {"recipe": self.recipe.key})
-        for name in (checkpoints.HISTORY, checkpoints.LAST):  # the last one makes the epochs count
-            with atomic_file(run / name) as partial:
-                shutil.copyfile(self.folder / name, partial)
-        logger.info("%s starts after epoch %d, from a shared warm stage", run.name, self.recipe.warm_epochs)
-        return True
-
-    def leave_from(self, run: Path) -> Callable[[int], None]:
-        """A function for a run to call after every epoch: at the end of the warm stage it leaves a copy for others."""
-
-        def leave(epoch: int) -> None:
-            if epoch == self.recipe.warm_epochs and self.folder is not None and not self.folder.exists():
-                with atomic_folder(self.folder) as partial:
-                    for name in (checkpoints.LAST, checkpoints.HISTORY, *self._weights):
-                        _link_or_copy(run / name, partial / name)
-
-        return leave
+    stage = recipe.warm_stage()
+    if stage is None:
+        return None
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+    return root / FOLDER / f"{stage.key}-{digest}-{precision}"
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Files of a run are replaced, never changed, so a link takes no space and keeps this state."""
+def begin(run: Path, recipe: Recipe, stage: Path | None) -> None:
+    """Put a shared warm stage, if there is one, into the folder of a run that has no epoch yet.
+
+    A damaged warm stage is left alone, and the run starts from its first epoch.
+    """
+    if stage is None or not stage.is_dir() or checkpoints.begun(run):
+        return
     try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        weights = {name: checkpoints.load(stage / name) for name in _weights(recipe)}
+        checkpoints.load(stage / checkpoints.LAST)
+    except CheckpointError:
+        return
+    for name, (tensors, header) in weights.items():
+        checkpoints.save(run / name, tensors, header | {"recipe": recipe.key})
+    for name in (checkpoints.HISTORY, checkpoints.LAST):  # the last one makes the epochs count
+        with atomic_file(run / name) as partial:
+            shutil.copyfile(stage / name, partial)
+    logger.info("%s starts after epoch %d, from a shared warm stage", run.name, recipe.warm_epochs)
+
+
+def leave(run: Path, recipe: Recipe, stage: Path | None, epoch: int) -> None:
+    """At the end of a run's warm stage, leave a copy of it for others, unless there is one."""
+    if stage is None or epoch != recipe.warm_epochs or stage.exists():
+        return
+    with atomic_folder(stage) as partial:
+        for name in (checkpoints.LAST, checkpoints.HISTORY, *_weights(recipe)):
+            try:  # files of a run are replaced, never changed, so a link takes no space and keeps this state
+                os.link(run / name, partial / name)
+            except OSError:
+                shutil.copyfile(run / name, partial / name)
+
+
+def _weights(recipe: Recipe) -> list[str]:
+    epochs = [epoch for epoch in recipe.snapshot_epochs if epoch <= recipe.warm_epochs]
+    return [checkpoints.BEST, *map(checkpoints.snapshot, epochs)]
