@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import pydantic
@@ -13,6 +14,9 @@ SPLITS = ("train-weaksup", "train-fullsup", "test")
 
 #: Configuration of every ``Options`` class: unknown names and wrong types are refused.
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
+
+#: A share of a picture, as an option.
+Share = Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -80,6 +84,10 @@ class WsolDataset(Dataset, ABC):
     def __getitem__(self, index: int) -> Sample:
         """Image ``index`` with its annotation; IndexError for an index below 0 or beyond the last image."""
 
+    def box_shares(self) -> np.ndarray:
+        """(N,) the share of each image that its largest true box covers; all images need a box."""
+        return np.array([box_share(sample.boxes, self.size, self.size) for sample in map(self.__getitem__, range(len(self)))])
+
     def require_index(self, index: int) -> None:
         """Raise IndexError for an index below 0 or beyond the last image."""
         if not 0 <= index < len(self):
@@ -102,3 +110,14 @@ def scale_boxes(boxes: np.ndarray, width: int, height: int, size: int | tuple[in
     # Multiplied before it is divided, as in the benchmark: the other order loses a pixel here and there.
     scaled = np.asarray(boxes, float) * [new_width, new_height, new_width, new_height]
     return (scaled / [width, height, width, height]).astype(np.int64)
+
+
+def box_share(boxes: np.ndarray, width: int, height: int) -> float:
+    """The share of an image that its largest true box covers.
+
+    Args:
+        boxes: (k, 4) in pixels of the image, k >= 1; the last pixel belongs to a box, as in IoUs.
+        width: the image's width in pixels.
+        height: its height in pixels.
+    """
+    return float(np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1).max()) / (width * height)

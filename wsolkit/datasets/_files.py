@@ -67,24 +67,31 @@ class Files:
     A tar archive, compressed or not, is held in memory as a whole, because it can only be read from front to back.
     """
 
-    def __init__(self, root: Path, marker: str):
-        """Find the folder that holds the file ``marker``: ``root`` itself, or the only folder directly below that does.
+    def __init__(self, root: Path, marker: str, pattern: str):
+        """Find the place that holds a file or folder, ``marker``.
+
+        Args:
+            root: that folder or archive, or a folder that has it below a name that fits ``pattern``.
+            marker: relative path of the file or folder by which it is recognised.
+            pattern: names of such folders and archives, e.g. ``"tiny-imagenet*"``; a folder is preferred.
 
         Raises:
-            DataError: if there is no such folder, or ``root`` is neither a folder nor a complete archive.
+            DataError: if there is no such place or more than one, or it is neither a folder nor a complete archive.
         """
-        self.root = root
         if not root.exists():
             raise DataError(f"{root} does not exist. Give the folder or archive that holds {marker} as data_root.")
-        inside = self._archive or (name for below in ("", "*/") for name in glob(below + marker, root_dir=root))
-        wanted = re.compile(rf"(\./)?([^/]+/)?{re.escape(marker)}")
-        prefixes = {name.removesuffix(marker) for name in map(_slashes, inside) if wanted.fullmatch(name)}
-        if len(prefixes) != 1:
-            archives = sorted(root.glob("*.zip")) if root.is_dir() else []
-            advice = f"the archive itself, {archives[0]}," if archives else f"the folder that holds {marker}"
+        below = sorted(root.glob(pattern)) if root.is_dir() and not (root / marker).exists() else []
+        folders = [place for place in below if (place / marker).exists()]
+        places = folders or [place for place in below if place.is_file()] or [root]
+        self.root = places[0]
+        inside = [marker] if (self.root / marker).exists() else list(self._archive)
+        wanted = re.compile(rf"((?:\./)?(?:[^/]+/)?){re.escape(marker)}(/.*)?")
+        prefixes = {match[1] for match in map(wanted.fullmatch, map(_slashes, inside)) if match}
+        if len(places) > 1 or len(prefixes) != 1:
+            found = ", ".join(place.name for place in places) if len(places) > 1 else len(prefixes)
             raise DataError(
-                f"Expected {marker} in {root} or in one folder directly below, found {len(prefixes)}. "
-                f"Give {advice} as data_root."
+                f"Expected {marker} once in {root}, or in one folder or archive {pattern} there, found {found}. "
+                "Give the folder or archive that holds it as data_root."
             )
         self._prefix = prefixes.pop()
 

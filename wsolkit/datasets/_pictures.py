@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from wsolkit.datasets._base import Sample, WsolDataset, scale_boxes
+from wsolkit.datasets._base import Sample, WsolDataset, box_share, scale_boxes
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.errors import DataError
 
@@ -90,6 +90,13 @@ class PictureDataset(WsolDataset):
         if self.labels.max() >= len(self.classes):
             raise DataError(f"{name} {split} has label {self.labels.max()}, but there are {len(self.classes)} classes.")
         self._metadata, self._picture, self._mask_root = metadata, picture, mask_root
+
+    def box_shares(self) -> np.ndarray:
+        """As always, but from sizes and boxes of the original pictures, without decoding one, where both are known."""
+        boxes, sizes = self._metadata.boxes, self._metadata.sizes
+        if boxes is None or sizes is None:
+            return super().box_shares()
+        return np.array([box_share(boxes[image], *sizes[image]) for image in self._metadata.image_ids])
 
     def __getitem__(self, index: int) -> Sample:
         self.require_index(index)

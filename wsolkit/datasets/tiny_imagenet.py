@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wsolkit.datasets._base import SPLITS, STRICT, Extent
+from wsolkit.datasets._base import SPLITS, STRICT, Extent, Share, box_share
 from wsolkit.datasets._files import Files
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
@@ -26,6 +26,12 @@ from wsolkit.errors import DataError
 
 #: One in so many training images of a class belongs to train-fullsup: those whose number ends in 9.
 HELD_OUT = 10
+
+#: Names of the folders and archives in which it is published.
+PATTERN = "tiny-imagenet*"
+
+#: Side of every picture in pixels.
+SIDE = 64
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -43,6 +49,7 @@ class Options:
         train_per_class: at most so many training images of each class, the first by number.
         fullsup_per_class: at most so many train-fullsup images of each class.
         test_per_class: at most so many test images of each class.
+        max_box_share: of train-fullsup and test only images are judged whose box covers at most this share.
     """
 
     first_class: Annotated[int, Field(ge=0)] = 0
@@ -50,6 +57,7 @@ class Options:
     train_per_class: Count = 450
     fullsup_per_class: Count = 50
     test_per_class: Count = 50
+    max_box_share: Share = 1.0
 
     def per_class(self) -> dict[str, int]:
         """The most images of a class, by split."""
@@ -67,7 +75,7 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
             "tiny_imagenet needs data_root: the folder or the zip of Tiny ImageNet (--data-root PATH). "
             "`wsolkit data get tiny_imagenet --data-root data` downloads it."
         )
-    files = Files(data_root, "wnids.txt")
+    files = Files(data_root, "wnids.txt", PATTERN)
     (wnids,), (known, words) = files.table("wnids.txt", (1,)).columns, files.table("words.txt", (2,)).columns
     last = options.first_class + options.classes
     chosen = wnids[options.first_class : last]
@@ -77,15 +85,18 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
             "Lower first_class or classes."
         )
     items = list(_items(files, chosen, split, options.per_class()[split]))
+    if split != "train-weaksup":
+        items = [item for item in items if box_share(np.array([item[2]]), SIDE, SIDE) <= options.max_box_share]
     if not items:
-        raise DataError(f"{data_root} has no {split} image of the classes {', '.join(chosen)}.")
+        raise DataError(f"{data_root} has no {split} image of the classes {', '.join(chosen)} that the options admit.")
     paths = {PurePosixPath(name).stem: name for name, _, _ in items}
     if len(paths) < len(items):
         raise DataError(f"The lists in {data_root} name an image of {split} twice. Copy the data again.")
     metadata = Metadata(
         tuple(paths),
         np.array([label for _, label, _ in items]),
-        boxes={image: np.array([box]) for image, (_, _, box) in zip(paths, items, strict=True)},
+        sizes=dict.fromkeys(paths, (SIDE, SIDE)),
+        boxes={image: np.minimum([box], SIDE - 1) for image, (_, _, box) in zip(paths, items, strict=True)},
     )
     name_of = dict(zip(known, words, strict=True))
     classes = [name_of.get(wnid, wnid).split(",")[0] for wnid in chosen]
@@ -104,7 +115,7 @@ def parts(data_root: Path) -> tuple[Part, ...]:
     """What Tiny ImageNet needs, and how much of it was found: the images that its own lists name."""
     where = f"`wsolkit data get tiny_imagenet --data-root {data_root}`"
     try:
-        files = Files(data_root, "wnids.txt")
+        files = Files(data_root, "wnids.txt", PATTERN)
         (wnids,) = files.table("wnids.txt", (1,)).columns
         listed = {split: [name for name, *_ in _items(files, wnids, split)] for split in SPLITS}
     except DataError as error:
