@@ -245,7 +245,7 @@ def listed(request, study):
 def test_every_profile_checks_the_papers_claims(listed):
     study, by_name = listed
     counts = len(by_name), sum(map(len, by_name.values()))
-    assert counts == {"smoke": (33, 91), "demo": (33, 90), "photos": (32, 89), "paper": (33, 91)}[study.profile.name]
+    assert counts == {"smoke": (33, 91), "demo": (33, 90), "photos": (29, 81), "paper": (33, 91)}[study.profile.name]
     for part in (part for parts in by_name.values() for part in parts):
         for side in (part.ours, part.baseline):
             study.recipe(**dict(side))  # each can be trained
@@ -271,7 +271,7 @@ def test_claims_on_sweeps_are_about_settings_around_the_profiles_best(listed):
 
 def test_tables_are_credited_with_what_they_print(listed):
     """A claim on a table is about the metrics for which it prints both the CAM and the paper's method."""
-    _, by_name = listed
+    study, by_name = listed
     for number, dataset, backbone in [
         ("1", "CUB", "VGG16"),
         ("2", "CUB", "ResNet50"),
@@ -282,6 +282,8 @@ def test_tables_are_credited_with_what_they_print(listed):
             published.table(number).query("backbone == @backbone and method in ['CAM', 'ours']").dropna(subset="value")
         )
         both = [metric for metric in tables.METRIC_NAMES if (printed["metric"] == metric).sum() == 2]
+        if backbone not in study.profile.backbones:
+            continue
         parts = by_name.get(f"better on {dataset}, {backbone}", [])
         assert [part.quantity for part in parts] == both
         assert len(by_name[f"better at every IoU on {dataset}, {backbone}"]) == 3

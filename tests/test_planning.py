@@ -99,7 +99,13 @@ def test_published_sizes_count_in_a_plan():
     assert planning.images_left(recipe) == round(70 * 5994 + (70 * 1000 + 5794) / 3)
     assert planning.images_left(recipe, 69) == round(5994 + (1000 + 5794) / 3)
     photos = profiles.get("photos").recipe()
-    assert planning.images_left(photos) == round(10 * 3000 + (10 * 400 + 1000) / 3)
+    images = photos.components.data.extent.images
+    assert images == {
+        "train-weaksup": 10 * photos.dataset_options["train_per_class"],
+        "train-fullsup": 200,
+        "test": 300,
+    }
+    assert planning.images_left(photos) == photos.epochs * images["train-weaksup"] + 300 / 3
 
 
 def test_seeds_are_rehearsed_once():
@@ -188,6 +194,9 @@ def test_every_notebook_asks_for_all_its_runs_at_once():
     for path in notebooks.find():
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         asking = [
-            part for source in cells for part in ("study.train(", "study.train_at(", "study.runs(") if part in source
+            part
+            for source in cells
+            for part in ("study.train(", "study.train_at(", "study.runs(", "claims.check(")
+            if part in source
         ]
         assert len(asking) == 1, path.stem

@@ -10,19 +10,22 @@ from wsolkit.cli.output import interruptible
 
 app = typer.Typer(no_args_is_help=True, help="Data sets: what was found, what is missing, where to get it.")
 
-Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet.")]
+Dataset = Annotated[str, typer.Argument(help="A data set, e.g. cub, ilsvrc, openimages, tiny_imagenet, imagewoof.")]
 DataFolder = Annotated[Path, typer.Option("--data-root", help="Folder of the real data sets.")]
+
+#: What `get` takes beside the names of data sets.
+WEIGHTS = "weights"
 
 
 @app.command()
-def check(name: Dataset, data_root: DataFolder) -> None:
+def check(name: Dataset, data_root: DataFolder = Path("data")) -> None:
     """List what a data set needs and how much of it was found; exit code 1 if it is not complete.
 
     Example: wsolkit data check cub --data-root data
     """
     from wsolkit import datasets
 
-    parts = datasets.find(name).parts(data_root)
+    parts = datasets.find_published(name).parts(data_root)
     if not data_root.expanduser().exists():
         typer.echo(f"{data_root} does not exist.", err=True)
     typer.echo(datasets.describe(parts) if parts else f"{name} needs no files.")
@@ -31,15 +34,34 @@ def check(name: Dataset, data_root: DataFolder) -> None:
 
 
 @app.command()
-def get(name: Dataset, data_root: DataFolder) -> None:
+def get(
+    name: Annotated[str, typer.Argument(help=f"A data set that `check` knows, or {WEIGHTS!r}.")],
+    data_root: DataFolder = Path("data"),
+    model: Annotated[str | None, typer.Option("--name", help=f"Of {WEIGHTS!r}: a model, e.g. mobilenet_v2.")] = None,
+) -> None:
     """Download, verify and unpack what needs neither a login nor a browser; then do as `check` does.
 
-    Example: wsolkit data get tiny_imagenet --data-root data
+    Weights go where torchvision keeps them, or into the folder that WSOLKIT_WEIGHTS names.
+
+    Example: wsolkit data get imagewoof
+
+    Example: wsolkit data get weights --name mobilenet_v2
     """
     from wsolkit import datasets
     from wsolkit.datasets import _downloads
+    from wsolkit.own import classifiers
+    from wsolkit.system import folders
 
-    source = datasets.find(name)
+    if (name == WEIGHTS) != (model is not None):
+        raise typer.BadParameter(f"--name belongs to {WEIGHTS!r}: `wsolkit data get {WEIGHTS} --name mobilenet_v2`.")
+    if model is not None:
+        with interruptible():
+            url = classifiers.imagenet_weights(model).url
+            digits = url.removesuffix(".pth").rsplit("-", 1)[-1]
+            archive = datasets.Archive(url.rsplit("/", 1)[-1], url, f"sha256:{digits}")
+            typer.echo(f"{_downloads.download(archive, folders.weights_root())} is there")
+        return
+    source = datasets.find_published(name)
     complete = all(part.state == "ok" for part in source.parts(data_root))
     with interruptible():
         for archive in () if complete else source.archives:

@@ -43,7 +43,9 @@ def evaluate(
 
 def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    weights: Annotated[Path, typer.Option(help="A run (its folder or key), or a state dict: .safetensors or .pth.")],
+    weights: Annotated[
+        Path, typer.Option(help="imagenet; a run (its folder or key); or a state dict: .safetensors, .pth.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="Of a state dict: torchvision's or the kit's (default: resnet50).")
     ] = None,
@@ -61,6 +63,8 @@ def localize(
 ) -> None:
     """Show where a classifier looked in your own pictures: box, map, and JSON.
 
+    Example: wsolkit localize dog.jpg --model mobilenet_v2 --weights imagenet
+
     Example: wsolkit localize bird.jpg --model resnet50 --weights resnet50.pth
 
     Example: wsolkit localize photos/ --weights KEY_OF_A_RUN --threshold 0.4
@@ -75,7 +79,7 @@ def localize(
     opened = classifiers.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}
     done = localization.localize_files(
-        opened.network, pictures, out, opened.size, kind, threshold, target, names, origin
+        opened.network, pictures, out, opened.size, kind, threshold, target, names or opened.classes, origin
     )
     for found in done.found:
         typer.echo(f"{found.image}: {localization.describe_class(found)}, box {found.box}, {found.annotated}")

@@ -2,12 +2,12 @@
 
 A data set's file has a frozen dataclass ``Options`` and a function
 ``open_split(split, size, options, data_root) -> WsolDataset``; adding a data set means adding its file here. One that
-is published elsewhere also has a function ``parts(data_root)``, which says what it needs, and may have an entry in
-``published.toml``. A function ``extent(options)`` says how large it is. :func:`find` looks all of it up.
+is published elsewhere also has a function ``parts(data_root, options)``, which says what it needs, and may have an
+entry in ``published.toml``. A function ``extent(options)`` says how large it is. :func:`find` looks all of it up.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,7 @@ __all__ = [
     "complete_options",
     "describe",
     "find",
+    "find_published",
     "names",
     "open_dataset",
     "read_mask",
@@ -68,7 +69,7 @@ class Source:
 
     def parts(self, data_root: str | Path) -> tuple[Part, ...]:
         """What the data set needs and how much of it is in ``data_root``; empty for a drawn one."""
-        return self.module.parts(Path(data_root).expanduser()) if self.published else ()
+        return self.module.parts(Path(data_root).expanduser(), self.options) if self.published else ()
 
     @property
     def published(self) -> bool:
@@ -103,6 +104,19 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
     """
     module = registry.load(__name__, "dataset", name)
     return Source(name, module, registry.parse_options(module.Options, options or {}, f"dataset {name!r}"))
+
+
+def find_published(name: str) -> Source:
+    """Look up a data set by the name under which it is published: one file may read several, by its options.
+
+    Args:
+        name: a file name in this folder, or an entry of ``published.toml``, e.g. ``"imagewoof"``.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    entry = published(name)
+    return replace(find(entry.get("adapter", name), entry.get("options")), name=name)
 
 
 def complete_options(name: str, options: Mapping[str, Any]) -> Any:

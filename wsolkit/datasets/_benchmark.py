@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsolkit.datasets._base import SPLITS, Extent
+from wsolkit.datasets._base import SPLITS, Extent, NoOptions
 from wsolkit.datasets._files import ImageFolders
 from wsolkit.datasets._metadata import BENCHMARK, Metadata, class_names, read_metadata
 from wsolkit.datasets._pictures import PictureDataset
@@ -46,7 +46,7 @@ class Benchmark:
         classes, picture = self.class_names(split, metadata, data_root), self.images_of(split, data_root).picture
         return PictureDataset(self.name, split, size, metadata, classes, picture, self.masks_of(data_root).roots[0])
 
-    def parts(self, data_root: Path) -> tuple[Part, ...]:
+    def parts(self, data_root: Path, options: NoOptions) -> tuple[Part, ...]:
         """What the data set needs, and how much of it is below ``data_root``."""
         return tuple(part for split in SPLITS for part in self._parts_of(split, data_root))
 

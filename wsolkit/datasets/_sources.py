@@ -15,18 +15,18 @@ class Archive:
     Attributes:
         name: file name.
         url: address, http or https.
-        checksum: ``algorithm:hex digits``, as its publisher states it.
-        bytes: its size; None if it is not known.
+        checksum: ``algorithm:hex digits``, as its publisher states it; the first digits may be enough.
         unpacks_to: the folder inside the archive that is unpacked, under the same name, into the data root.
         licence: the terms of use, or where they are stated.
+        bytes: its size; None if it is not known.
     """
 
     name: str
     url: str
     checksum: str
-    bytes: int | None
-    unpacks_to: str
-    licence: str
+    unpacks_to: str = ""
+    licence: str = ""
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)

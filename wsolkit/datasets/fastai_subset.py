@@ -7,15 +7,15 @@ every training photograph; of the 50 validation photographs of a class, ``ILSVRC
 metadata of the WSOL benchmark (https://github.com/clovaai/wsolevaluation, MIT licence).
 """
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -70,7 +70,7 @@ class Options:
     Attributes:
         subset: ``"imagewoof"``, ten breeds of dog, or ``"imagenette"``, ten classes with nothing in common.
         train_per_class: at most so many training photographs of each class, the first by number.
-        max_box_share: of train-fullsup and test only photographs are judged whose largest box covers at most this share.
+        max_box_share: train-fullsup and test have only photographs whose largest box covers at most this share.
     """
 
     subset: Literal["imagewoof", "imagenette"] = "imagewoof"
@@ -90,20 +90,21 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
             f"`wsolkit data get {options.subset} --data-root data` downloads it."
         )
     files = _files(data_root, options.subset)
-    known = _boxes()
-    chosen = list(_photographs(files, split, options))
+    labels = {PurePosixPath(path).stem: (path, label) for path, label in _photographs(files, split, options)}
+    if len(labels) < (expected := _least(options)[split]):
+        raise DataError(f"{files.root} has {len(labels)} of {expected} {split} photographs. Copy the data again.")
+    boxes = sizes = None
     if split != "train-weaksup":
-        shares = (box_share(*known[PurePosixPath(path).stem]) for path, _ in chosen)
-        chosen = [item for item, share in zip(chosen, shares, strict=True) if share <= options.max_box_share]
-    if not chosen:
-        raise DataError(f"{files.root} has no {split} photograph that the options admit. Copy the data again.")
-    paths = {PurePosixPath(path).stem: path for path, _ in chosen}
-    metadata = Metadata(tuple(paths), np.array([label for _, label in chosen]))
-    if split != "train-weaksup":
-        boxes = {image: known[image][0] for image in paths}
-        metadata = Metadata(*(metadata.image_ids, metadata.labels), {image: known[image][1:] for image in paths}, boxes)
+        known = {image: _known()[image] for image in labels}
+        chosen = [image for image, each in known.items() if box_share(each.boxes, *each.size) <= options.max_box_share]
+        if not chosen:
+            raise DataError(f"No {split} photograph has max_box_share = {options.max_box_share} or less. Raise it.")
+        labels = {image: labels[image] for image in chosen}
+        boxes, sizes = {image: known[image].boxes for image in chosen}, {image: known[image].size for image in chosen}
+    paths = {image: path for image, (path, _) in labels.items()}
+    metadata = Metadata(tuple(paths), np.array([label for _, label in labels.values()]), sizes, boxes)
     # The publisher's sizes have the same names: the first photograph tells them apart.
-    seen = hashlib.sha256(metadata.fingerprint().encode() + files.read(chosen[0][0])).hexdigest()[:16]
+    seen = hashlib.sha256(metadata.fingerprint().encode() + files.read(next(iter(paths.values())))).hexdigest()[:16]
     picture = partial(_picture, files, paths)
     return PictureDataset("fastai_subset", split, size, metadata, class_names(options), picture, fingerprint=seen)
 
@@ -121,11 +122,9 @@ def extent(options: Options) -> Extent:
     return Extent({"train-weaksup": options.train_per_class * classes} | judged, classes)
 
 
-def parts(data_root: Path, options: Options | None = None) -> tuple[Part, ...]:
+def parts(data_root: Path, options: Options) -> tuple[Part, ...]:
     """What a subset needs, and how much of it was found."""
-    options = options or Options()
-    where = f"`wsolkit data get {options.subset} --data-root {data_root}`"
-    expected = extent(Options(options.subset, train_per_class=1)).images
+    where, expected = f"`wsolkit data get {options.subset} --data-root {data_root}`", _least(options)
     try:
         files = _files(data_root, options.subset)
         found = {split: sum(1 for _ in _photographs(files, split, options)) for split in SPLITS}
@@ -134,34 +133,62 @@ def parts(data_root: Path, options: Options | None = None) -> tuple[Part, ...]:
     return tuple(Part(f"photographs of {split}", files.root, expected[split], found[split], where) for split in SPLITS)
 
 
+def _least(options: Options) -> dict[str, int]:
+    """The fewest photographs of each split that can be used: all that are judged, and one of each class to learn."""
+    return {**extent(options).images, "train-weaksup": len(CLASSES[options.subset])}
+
+
 def _files(data_root: Path, subset: str) -> Files:
     return Files(data_root, f"train/{next(iter(CLASSES[subset]))}", f"{subset}2*")
 
 
 def _photographs(files: Files, split: str, options: Options) -> Iterator[tuple[str, int]]:
     """Path and label of a split's photographs, by class and by number; train-fullsup and test whatever their boxes."""
-    known = _boxes()
     by_class: dict[str, list[tuple[int, str]]] = {wnid: [] for wnid in CLASSES[options.subset]}
     for path in files.names():
         place = re.fullmatch(r"(?:train|val)/(n\d+)/(\w+?_(\d+))\.JPEG", path)
-        if place and place[1] in by_class:
-            validation = place[2].startswith(VALIDATION) and place[2] in known
-            if validation != (split == "train-weaksup"):
-                by_class[place[1]].append((int(place[3]), path))
-    first = {"train-weaksup": slice(options.train_per_class), "train-fullsup": slice(FULLSUP)}
+        if place and place[1] in by_class and _split_of(place[2]) == split:
+            by_class[place[1]].append((int(place[3]), path))
+    most = options.train_per_class if split == "train-weaksup" else None
     for label, photographs in enumerate(by_class.values()):
-        yield from ((path, label) for _, path in sorted(photographs)[first.get(split, slice(FULLSUP, None))])
+        yield from ((path, label) for _, path in sorted(photographs)[:most])
+
+
+def _split_of(image: str) -> str | None:
+    """The split of a photograph, by its name alone; None for a validation photograph that no box is known of."""
+    return "train-weaksup" if not image.startswith(VALIDATION) else _validation().get(image)
+
+
+class _Known(NamedTuple):
+    """What is known of a validation photograph: boxes (k, 4) in its own pixels, width and height."""
+
+    wnid: str
+    boxes: np.ndarray
+    size: tuple[int, int]
 
 
 @cache
-def _boxes() -> Mapping[str, tuple[np.ndarray, int, int]]:
-    """Of every validation photograph of both subsets its boxes (k, 4), width and height."""
-    found: dict[str, tuple[list[list[int]], int, int]] = {}
-    with open(Path(__file__).with_suffix(".csv"), encoding="utf-8", newline="") as opened:
-        for row in csv.DictReader(opened):
-            boxes, *_ = found.setdefault(row["image"], ([], int(row["width"]), int(row["height"])))
-            boxes.append([int(row[corner]) for corner in ("x0", "y0", "x1", "y1")])
-    return {image: (np.array(boxes), width, height) for image, (boxes, width, height) in found.items()}
+def _known() -> Mapping[str, _Known]:
+    """Every validation photograph of both subsets, by class and by number."""
+    table = pd.read_csv(Path(__file__).with_suffix(".csv"))
+    return {
+        str(image): _Known(
+            rows["wnid"].iat[0],
+            rows[["x0", "y0", "x1", "y1"]].to_numpy(),
+            (rows["width"].iat[0], rows["height"].iat[0]),
+        )
+        for image, rows in table.groupby("image", sort=False)
+    }
+
+
+@cache
+def _validation() -> Mapping[str, str]:
+    """The split of every validation photograph of both subsets."""
+    by_class: dict[str, list[str]] = {}
+    for image, known in _known().items():
+        by_class.setdefault(known.wnid, []).append(image)
+    ranked = ((rank, image) for images in by_class.values() for rank, image in enumerate(sorted(images)))
+    return {image: "train-fullsup" if rank < FULLSUP else "test" for rank, image in ranked}
 
 
 def _picture(files: Files, paths: Mapping[str, str], image_id: str) -> Image.Image:

@@ -49,7 +49,7 @@ class Options:
         train_per_class: at most so many training images of each class, the first by number.
         fullsup_per_class: at most so many train-fullsup images of each class.
         test_per_class: at most so many test images of each class.
-        max_box_share: of train-fullsup and test only images are judged whose box covers at most this share.
+        max_box_share: train-fullsup and test have only images whose box covers at most this share.
     """
 
     first_class: Annotated[int, Field(ge=0)] = 0
@@ -111,7 +111,7 @@ def extent(options: Options) -> Extent:
     return Extent(images, options.classes)
 
 
-def parts(data_root: Path) -> tuple[Part, ...]:
+def parts(data_root: Path, options: Options) -> tuple[Part, ...]:
     """What Tiny ImageNet needs, and how much of it was found: the images that its own lists name."""
     where = f"`wsolkit data get tiny_imagenet --data-root {data_root}`"
     try:

@@ -16,6 +16,7 @@ from wsolkit.models._weights import (
     load_pretrained,
     pretrained_file,
     read_state_dict,
+    torchvision_file,
 )
 from wsolkit.system import registry
 
@@ -34,6 +35,7 @@ __all__ = [
     "new_classifier",
     "pretrained_file",
     "read_state_dict",
+    "torchvision_file",
 ]
 
 

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,9 @@ from torch import Tensor
 from wsolkit.errors import CheckpointError
 from wsolkit.models._base import GapClassifier
 from wsolkit.system import folders
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ def pretrained_file(model: GapClassifier, name: str) -> Path:
         known = ", ".join(file.stem for file in sorted(PUBLISHED.glob("*.safetensors")))
         raise CheckpointError(f"No weights of {backbone!r} pretrained on {name!r} are published. There are: {known}.")
     expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+    if sha256(path) != expected:
         raise CheckpointError(f"{path} was altered: its SHA-256 is not {expected}. Install wsolkit again.")
     return path
 
@@ -105,19 +109,41 @@ def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) 
     """Where the ImageNet weights of a backbone are; see `load_imagenet_weights`.
 
     Raises:
-        CheckpointError: if the backbone has no such weights, or the file is missing.
+        CheckpointError: if the backbone has no such weights, or as `torchvision_file`.
     """
-    weights = model.imagenet_weights
-    if weights is None:
+    if model.imagenet_weights is None:
         raise CheckpointError(f"{type(model).__name__} has no ImageNet weights. Choose vgg16, or pretrain by a recipe.")
-    path = Path(file or folders.weights_root() / weights.url.rsplit("/", 1)[-1]).expanduser()
+    return torchvision_file(model.imagenet_weights, file)
+
+
+def torchvision_file(weights: "WeightsEnum", file: str | Path | None = None) -> Path:
+    """Where torchvision's published weights are.
+
+    Args:
+        weights: which, e.g. ``MobileNet_V2_Weights.IMAGENET1K_V1``.
+        file: None looks in `wsolkit.system.folders.weights_root` for the file under torchvision's own name, whose last
+            digits are the first of its SHA-256.
+
+    Raises:
+        CheckpointError: if the file is missing, or is not the published one.
+    """
+    name = weights.url.rsplit("/", 1)[-1]
+    path = Path(file or folders.weights_root() / name).expanduser()
     if not os.path.isfile(path):
+        model = str(weights).removesuffix(f"_Weights.{weights.name}").lower()
         raise CheckpointError(
-            f"ImageNet weights not found at {path}. Put the file there, set WSOLKIT_WEIGHTS to the folder that has it, "
-            "or fetch it once: python -c 'import torchvision; "
-            f'torchvision.models.get_weight("{weights}").get_state_dict()\''
+            f"ImageNet weights not found at {path}.\n`wsolkit data get weights --name {model}` downloads them; or set "
+            "WSOLKIT_WEIGHTS to the folder that has the file."
         )
+    if file is None and not sha256(path).startswith(Path(name).stem.rsplit("-", 1)[-1]):
+        raise CheckpointError(f"{path} is not the file that torchvision publishes. Remove it and download it again.")
     return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_state_dict(file: Path) -> Mapping[str, Tensor]:

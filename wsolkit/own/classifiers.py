@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchvision.models import get_model, list_models
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from wsolkit import models
 from wsolkit.errors import CheckpointError, unknown
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: The model that weights are taken for, and the side of the images in pixels, unless the user or a run names others.
 USUAL_MODEL, USUAL_SIZE = "resnet50", 224
 
+#: The weights that torchvision publishes, as a user names them; of a model's several, the first are taken.
+IMAGENET, FIRST = "imagenet", "IMAGENET1K_V1"
+
 #: A number of classes that no layer has as its width: it shows which tensors belong to the classes.
 PROBE = 7919
 
@@ -40,19 +43,21 @@ class Classifier:
         network: with its weights, in evaluation mode.
         size: side in pixels of its images.
         name: of the model.
+        classes: names of the classes; empty if they are not known.
     """
 
     network: nn.Module
     size: int
     name: str
+    classes: tuple[str, ...] = ()
 
 
 def open_classifier(weights: Path, model: str | None = None, size: int | None = None) -> Classifier:
     """A classifier from its weights; a run's weights need no model named.
 
     Args:
-        weights: a run's folder, its key or the first characters of it; or a file as `wsolkit.models.read_state_dict`
-            takes it.
+        weights: ``imagenet`` for those that torchvision publishes; a run's folder, its key or the first characters of
+            it; or a file as `wsolkit.models.read_state_dict` takes it.
         model: one of the kit's backbones, or a model of torchvision; None takes a run's own, else ``"resnet50"``.
         size: side in pixels of the images; None takes a run's own, else 224.
 
@@ -60,6 +65,11 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
         RecipeError: for an unknown model.
         CheckpointError: if there are no such weights, or they do not fit the model.
     """
+    if str(weights) == IMAGENET:
+        name = model or USUAL_MODEL
+        published = imagenet_weights(name)
+        network = load_classifier(name, models.torchvision_file(published))
+        return Classifier(network, size or USUAL_SIZE, name, tuple(published.meta["categories"]))
     file = find_weights(weights)
     beside = file.with_name(RECIPE)
     recipe = Recipe.from_file(beside) if os.path.exists(beside) else None
@@ -123,6 +133,22 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
     except (RuntimeError, NotImplementedError) as error:  # of types that cannot be copied, such as quantized ones
         raise CheckpointError(f"Cannot copy the weights in {weights} into {name}: {first_line(error)}") from error
     return model.eval()
+
+
+def imagenet_weights(name: str) -> WeightsEnum:
+    """The ImageNet weights that torchvision publishes for a model of its own, by name.
+
+    Raises:
+        RecipeError: for an unknown model.
+        CheckpointError: if it has no first weights, :data:`FIRST`.
+    """
+    known = list_models(module=torchvision.models)
+    if name not in known:
+        raise unknown("model of torchvision", name, known)
+    published = get_model_weights(name).__members__
+    if FIRST not in published:
+        raise CheckpointError(f"torchvision publishes no weights {FIRST} of {name}; give the file of others.")
+    return published[FIRST]
 
 
 class _Fit(NamedTuple):

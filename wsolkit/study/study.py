@@ -182,9 +182,11 @@ class Study:
             KeyError: if the runs' reports have no such metric.
         """
         paper, kinds = published.table(number), map_kinds or {}
-        names = tables.names_of(paper, metrics)
+        names, share = tables.names_of(paper, metrics), self.profile.judged_share
+        if share is not None:
+            names |= {tables.SMALL: f"GT-known Loc, box ≤ {share:.0%}"}
         judged = {tables.place(k, paper): [(run, kinds.get(k, "cam")) for run in group] for k, group in runs.items()}
-        csv = self.save_rows(tables.tidy_rows(number, judged, names, self.store.machine, fixed_boxes))
+        csv = self.save_rows(tables.tidy_rows(number, judged, names, self.store.machine, fixed_boxes, share))
         summary = tables.summarise(pd.read_csv(csv), paper, list(names))
         if baseline:
             gt = "gt_known_loc"

@@ -25,6 +25,9 @@ V2_NAMES = {f"max_box_acc_{delta}": f"IoU ≥ {delta}" for delta in IOU_THRESHOL
 #: The column of Tab. A1.
 PXAP_NAMES = {"pxap": "PxAP"}
 
+#: GT-known Loc where the largest box covers at most a profile's share of the image (`Profile.judged_share`).
+SMALL = "gt_known_loc of small"
+
 NAMES = METRIC_NAMES | V2_NAMES | PXAP_NAMES
 
 #: Levels that divide a table into blocks.
@@ -64,8 +67,12 @@ class Table:
         columns = {}
         for metric, name in self.names.items():
             part = shown.xs(metric, level="metric")
+            here = _printed(part["mean_pct"], "{:.1f}") + _printed(part["sd_pct"], " ± {:.1f}")
+            if metric == SMALL:  # the paper has no such number
+                columns[name, "here"] = here
+                continue
             columns[name, "paper"] = _printed(part["paper_pct"], "{:.2f}" if "loc" in metric else "{:.1f}")
-            columns[name, "here"] = _printed(part["mean_pct"], "{:.1f}") + _printed(part["sd_pct"], " ± {:.1f}")
+            columns[name, "here"] = here
             columns[name, "difference"] = _printed(part["difference_pct"], "{:+.1f}")
         if self.baseline and "gt_known_loc" in self.names:
             effect = shown.xs("gt_known_loc", level="metric").dropna(subset="effect_pct")
@@ -109,7 +116,12 @@ def place(key: str | Place, paper: pd.DataFrame) -> Place:
 
 
 def tidy_rows(
-    number: str, judged: Judged, metrics: Iterable[str], machine: Machine, fixed_boxes: bool = True
+    number: str,
+    judged: Judged,
+    metrics: Iterable[str],
+    machine: Machine,
+    fixed_boxes: bool = True,
+    judged_share: float | None = None,
 ) -> pd.DataFrame:
     """The tidy rows of a table: one per row, seed and metric, a fraction, with the run that gave it.
 
@@ -119,22 +131,30 @@ def tidy_rows(
         metrics: rates of the runs' test reports.
         machine: where the data are.
         fixed_boxes: whether each block ends with two boxes that never look at the image; see `fixed_box_rows`.
+        judged_share: also give :data:`SMALL`, for images whose largest box covers at most this share; None does not.
     """
     parts = []
+    asked = [metric for metric in metrics if metric != SMALL]
     for block in dict.fromkeys(key[:2] for key in judged):
         where = dict(zip(BLOCK, block, strict=True))
+        first = next(group[0][0] for key, group in judged.items() if key[:2] == block)
+        small = None
+        if judged_share is not None:
+            small = machine.source(first.recipe, "test").box_shares() <= judged_share
         for (*_, row), group in ((key, group) for key, group in judged.items() if key[:2] == block):
             for run, kind in group:
                 report = run.report()
-                values = {metric: report.rate(metric, kind) for metric in metrics}
+                values = {metric: report.rate(metric, kind) for metric in asked}
+                if small is not None:
+                    values[SMALL] = right(report, map_kind=kind)[small].mean()
                 made = {"count": (report.images["map"] == kind).sum(), **run.made()}
                 parts.append(_frame(values).assign(row=row, **made, **where))
-        if fixed_boxes and set(metrics) - set(PXAP_NAMES):  # data judged by masks may have no boxes
-            parts.append(fixed_box_rows(machine, group[0][0]).assign(**where))
+        if fixed_boxes and set(asked) - set(PXAP_NAMES):  # data judged by masks may have no boxes
+            parts.append(fixed_box_rows(machine, first, small).assign(**where))
     return pd.concat(parts, ignore_index=True).assign(table=number)
 
 
-def fixed_box_rows(machine: Machine, run: Run) -> pd.DataFrame:
+def fixed_box_rows(machine: Machine, run: Run, small: np.ndarray | None = None) -> pd.DataFrame:
     """The tidy rows of two boxes that never look at the image: the whole image, and a centred box.
 
     The size of the centred box is chosen on train-fullsup.
@@ -142,6 +162,7 @@ def fixed_box_rows(machine: Machine, run: Run) -> pd.DataFrame:
     Args:
         machine: where the data are.
         run: the run whose data are judged.
+        small: (N,) which images also count for :data:`SMALL`; None gives no such row.
     """
     test = machine.open(run.recipe, "test")
     margins = {"whole image": 0.0, "centred box": centred_margin(machine.open(run.recipe, "train-fullsup"))}
@@ -150,6 +171,8 @@ def fixed_box_rows(machine: Machine, run: Run) -> pd.DataFrame:
         ious = fixed_box_ious(test, margin)
         values = {f"max_box_acc_{delta}": (ious >= delta).mean() for delta in IOU_THRESHOLDS}
         values |= {"max_box_acc_v2": np.mean(list(values.values())), "gt_known_loc": (ious >= GT_KNOWN_IOU).mean()}
+        if small is not None:
+            values[SMALL] = (ious >= GT_KNOWN_IOU)[small].mean()
         parts.append(_frame(values).assign(row=row, count=len(test)))
     return pd.concat(parts)
 

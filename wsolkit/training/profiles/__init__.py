@@ -65,6 +65,7 @@ class Profile:
         sweep_seeds: seeds of every setting of a hyperparameter sweep.
         max_seeds: seeds up to which undecided claims are repeated; 0 for no more than ``seeds``.
         budget_minutes: minutes of training, summed over the runs, that such repetitions may take.
+        judged_share: tables also judge only the images whose largest box covers at most this share; None does not.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Profile:
     sweep_seeds: tuple[int, ...] = (0,)
     max_seeds: int = 0
     budget_minutes: float = 0.0
+    judged_share: float | None = None
 
     def recipe(
         self,
