@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
+
+from wsolkit.study.tables import SMALL
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 DEMO = ROOT / "figures" / "demo"
-PHOTOS = ROOT / "docs" / "photos"
+PHOTOS = ROOT / "figures" / "photos"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 HEADS = ("Top-1 Loc", "paper", "Top-5 Loc", "paper", "GT-known Loc", "paper")
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
@@ -20,8 +23,8 @@ def filled(text: str) -> str:
         "table 7": table7(DEMO),
         "claims": claims(DEMO),
         "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
+        "photos, maps": maps(PHOTOS),
         "photos, table 7": table7(PHOTOS),
-        "photos, table 3": table3(PHOTOS),
         "photos, claims": claims(PHOTOS),
     }
     for name, table in tables.items():
@@ -42,11 +45,27 @@ def table7(folder: Path) -> str:
     return _markdown(["loss terms", *HEADS, "GT-known above vanilla [95%]"], lines)
 
 
-def table3(folder: Path) -> str:
-    """Tab. 3, measured rows alone, beside the paper's numbers."""
-    summary = pd.read_csv(folder / "table3_imagenet_summary.csv").dropna(subset="sd_pct")
-    groups = summary.groupby(["backbone", "row"], sort=False)
-    return _markdown(["for", "method", *HEADS], [[*key, *_metrics(group)] for key, group in groups])
+def maps(folder: Path) -> str:
+    """GT-known Loc of CAM, F and S, of vanilla and of ours: means over the seeds with their 95% t intervals."""
+    rows = pd.read_csv(folder / "table5_maps.csv")
+    kinds, lines = ("CAM", "F", "S"), []
+    for method, before in (("vanilla", "vanilla, "), ("ours", "")):
+        for judged, metric in (("all", "gt_known_loc"), ("largest box at most half", SMALL)):
+            cells = [_mean(rows[(rows["row"] == f"{before}{kind}") & (rows["metric"] == metric)]) for kind in kinds]
+            lines.append([method, judged, *cells])
+    for box in ("centred box", "whole image"):
+        values = rows[rows["row"] == box].set_index("metric")["value"] * 100
+        lines += [
+            [box, name, f"{values[metric]:.1f}", "", ""]
+            for name, metric in (("all", "gt_known_loc"), (lines[1][1], SMALL))
+        ]
+    return _markdown(["trained", "test pictures", *kinds], lines)
+
+
+def _mean(rows: pd.DataFrame) -> str:
+    percent = rows["value"] * 100
+    half = stats.t.ppf(0.975, len(percent) - 1) * percent.std() / len(percent) ** 0.5
+    return f"{percent.mean():.1f} ± {half:.1f}"
 
 
 def claims(folder: Path) -> str:

@@ -8,10 +8,10 @@ from PIL import Image
 
 from tests.conftest import SHARED
 from wsolkit.datasets import find, find_published, open_dataset
-from wsolkit.datasets.fastai_subset import CLASSES, _known
+from wsolkit.datasets.fastai_subset import _known, classes_of
 from wsolkit.errors import DataError, RecipeError
 
-WNIDS = list(CLASSES["imagenette"])
+WNIDS = list(classes_of("imagenette"))
 OPTIONS = {"subset": "imagenette"}
 
 
@@ -22,7 +22,7 @@ def root(tmp_path):
     by_class = {wnid: [] for wnid in WNIDS}
     with open(_csv(), encoding="utf-8") as opened:
         for line in opened.readlines()[1:]:
-            wnid, image, *_ = line.split(",")
+            _, wnid, _, image, *_ = line.split(",")
             if wnid in by_class and image not in by_class[wnid]:
                 by_class[wnid].append(image)
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def test_boxes_are_those_of_the_benchmark():
     path = SHARED / "data" / "wsol-metadata.zip"
     if not path.exists():
         pytest.skip("needs the benchmark's metadata beside the clone")
-    labels = {index: wnid for classes in CLASSES.values() for wnid, index in classes.items()}
+    labels = {*classes_of("imagewoof").values(), *classes_of("imagenette").values()}
     assert len(labels) == 20
     with zipfile.ZipFile(path) as archive:
         read = {

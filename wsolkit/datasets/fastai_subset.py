@@ -28,39 +28,8 @@ from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
 
-#: By subset, the index of each class in ImageNet-1K.
-CLASSES = {
-    "imagewoof": {
-        "n02086240": 155,
-        "n02087394": 159,
-        "n02088364": 162,
-        "n02089973": 167,
-        "n02093754": 182,
-        "n02096294": 193,
-        "n02099601": 207,
-        "n02105641": 229,
-        "n02111889": 258,
-        "n02115641": 273,
-    },
-    "imagenette": {
-        "n01440764": 0,
-        "n02102040": 217,
-        "n02979186": 482,
-        "n03000684": 491,
-        "n03028079": 497,
-        "n03394916": 566,
-        "n03417042": 569,
-        "n03425413": 571,
-        "n03445777": 574,
-        "n03888257": 701,
-    },
-}
-
 #: Of the validation photographs of a class, so many belong to train-fullsup; the rest is test.
 FULLSUP = 20
-
-#: How the names of validation photographs begin.
-VALIDATION = "ILSVRC2012_val_"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,12 +81,18 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
 def class_names(options: Options) -> list[str]:
     """The names of the classes, as torchvision has them."""
     names = MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]
-    return [names[index] for index in CLASSES[options.subset].values()]
+    return [names[index] for index in classes_of(options.subset).values()]
+
+
+def classes_of(subset: str) -> dict[str, int]:
+    """The classes of a subset in order: each wnid with its index in ImageNet-1K."""
+    rows = _table().query("subset == @subset").drop_duplicates("wnid")
+    return dict(zip(rows["wnid"], rows["index"], strict=True))
 
 
 def extent(options: Options) -> Extent:
     """How many photographs and classes the options choose."""
-    classes = len(CLASSES[options.subset])
+    classes = len(classes_of(options.subset))
     judged = {"train-fullsup": FULLSUP * classes, "test": (50 - FULLSUP) * classes}
     return Extent({"train-weaksup": options.train_per_class * classes} | judged, classes)
 
@@ -135,60 +110,51 @@ def parts(data_root: Path, options: Options) -> tuple[Part, ...]:
 
 def _least(options: Options) -> dict[str, int]:
     """The fewest photographs of each split that can be used: all that are judged, and one of each class to learn."""
-    return {**extent(options).images, "train-weaksup": len(CLASSES[options.subset])}
+    return {**extent(options).images, "train-weaksup": len(classes_of(options.subset))}
 
 
 def _files(data_root: Path, subset: str) -> Files:
-    return Files(data_root, f"train/{next(iter(CLASSES[subset]))}", f"{subset}2*")
+    return Files(data_root, f"train/{next(iter(classes_of(subset)))}", f"{subset}2*")
 
 
 def _photographs(files: Files, split: str, options: Options) -> Iterator[tuple[str, int]]:
     """Path and label of a split's photographs, by class and by number; train-fullsup and test whatever their boxes."""
-    by_class: dict[str, list[tuple[int, str]]] = {wnid: [] for wnid in CLASSES[options.subset]}
+    by_class: dict[str, list[tuple[int, str]]] = {wnid: [] for wnid in classes_of(options.subset)}
     for path in files.names():
         place = re.fullmatch(r"(?:train|val)/(n\d+)/(\w+?_(\d+))\.JPEG", path)
-        if place and place[1] in by_class and _split_of(place[2]) == split:
-            by_class[place[1]].append((int(place[3]), path))
+        if place and place[1] in by_class:
+            judged = _known().get(place[2])
+            if split == (judged.split if judged else "train-weaksup"):
+                by_class[place[1]].append((int(place[3]), path))
     most = options.train_per_class if split == "train-weaksup" else None
     for label, photographs in enumerate(by_class.values()):
         yield from ((path, label) for _, path in sorted(photographs)[:most])
 
 
-def _split_of(image: str) -> str | None:
-    """The split of a photograph, by its name alone; None for a validation photograph that no box is known of."""
-    return "train-weaksup" if not image.startswith(VALIDATION) else _validation().get(image)
-
-
 class _Known(NamedTuple):
-    """What is known of a validation photograph: boxes (k, 4) in its own pixels, width and height."""
+    """What is known of a validation photograph: its split, boxes (k, 4) in its own pixels, width and height."""
 
-    wnid: str
+    split: str
     boxes: np.ndarray
     size: tuple[int, int]
 
 
 @cache
-def _known() -> Mapping[str, _Known]:
-    """Every validation photograph of both subsets, by class and by number."""
-    table = pd.read_csv(Path(__file__).with_suffix(".csv"))
-    return {
-        str(image): _Known(
-            rows["wnid"].iat[0],
-            rows[["x0", "y0", "x1", "y1"]].to_numpy(),
-            (rows["width"].iat[0], rows["height"].iat[0]),
-        )
-        for image, rows in table.groupby("image", sort=False)
-    }
+def _table() -> pd.DataFrame:
+    """``subset, wnid, index, image, width, height, x0, y0, x1, y1``: a row a box, by class and by number."""
+    return pd.read_csv(Path(__file__).with_suffix(".csv"))
 
 
 @cache
-def _validation() -> Mapping[str, str]:
-    """The split of every validation photograph of both subsets."""
-    by_class: dict[str, list[str]] = {}
-    for image, known in _known().items():
-        by_class.setdefault(known.wnid, []).append(image)
-    ranked = ((rank, image) for images in by_class.values() for rank, image in enumerate(sorted(images)))
-    return {image: "train-fullsup" if rank < FULLSUP else "test" for rank, image in ranked}
+def _known() -> Mapping[str, _Known]:
+    """Every validation photograph of both subsets."""
+    found = {}
+    for _, rows in _table().groupby("wnid", sort=False):
+        for rank, (image, boxes) in enumerate(rows.groupby("image")):
+            size = boxes["width"].iat[0], boxes["height"].iat[0]
+            split = "train-fullsup" if rank < FULLSUP else "test"
+            found[str(image)] = _Known(split, boxes[["x0", "y0", "x1", "y1"]].to_numpy(), size)
+    return found
 
 
 def _picture(files: Files, paths: Mapping[str, str], image_id: str) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import ImageDraw, ImageFont, ImageOps
 import wsolkit
 from wsolkit import published
 from wsolkit.datasets import OpenedDataset
-from wsolkit.errors import RecipeError
+from wsolkit.errors import NotInProfileError, RecipeError
 from wsolkit.study import tables
 from wsolkit.system import folders
 from wsolkit.system.processes import cores
@@ -90,6 +90,25 @@ class Study:
     def recipe(self, **experiment: Any) -> Recipe:
         """The recipe of an experiment in the paper's words; see `wsolkit.training.profiles.Profile.recipe`."""
         return self.profile.recipe(**{"pretraining": self.pretraining, **experiment})
+
+    def available(self, blocks: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The pairs of data set and backbone, by the paper's names, that the profile has; a line names the others.
+
+        Raises:
+            NotInProfileError: if it has none of them.
+        """
+        found, lacking = [], []
+        for dataset, backbone in blocks:
+            try:
+                self.recipe(dataset=dataset, backbone=backbone)
+                found.append((dataset, backbone))
+            except NotInProfileError as error:
+                lacking.append(error)
+        if lacking and not found:
+            raise lacking[0]
+        for reason in dict.fromkeys(map(str, lacking)):
+            print(f"Left out: {reason}")
+        return found
 
     def seeds_up_to(self, count: int) -> list[int]:
         """So many seeds: the study's own first, then the smallest others."""

@@ -1,0 +1,91 @@
+"""That no step mixes devices or waits for one, shown without a GPU: tensors that only know their shape and device."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from wsolkit import maps, methods, models
+from wsolkit.training.evaluation import MAP_KINDS
+
+CUDA = torch.device("cuda")
+
+#: Operators by which Python reads a value from a device, or a shape depends on values: a GPU's queue must run empty.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+OPTIONS = {
+    "bridging": [{}, {"norm_mask": "target"}, {"drop_reduction": "sum", "lambda_norm": 0.0}],
+    "eil": [{}, {"lambda_sim": 1.0, "lambda_norm": 0.5}],
+}
+
+CASES = [(name, options) for name in methods.names() for options in OPTIONS.get(name, [{}])]
+
+
+@pytest.fixture(autouse=True)
+def autocast_as_on_a_gpu(monkeypatch):
+    """Let mixed precision do what it would do on a GPU; it is off where PyTorch finds none."""
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *arguments: True)
+
+
+def on_cpu(shape):
+    return torch.rand(tuple(shape), device="cpu")
+
+
+class Waits(TorchDispatchMode):
+    """Counts operators that would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        to_cpu = name == "_to_copy" and (kwargs or {}).get("device") == torch.device("cpu") and args[0].is_cuda
+        if name in WAITING or to_cpu:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16], ids=["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("backbone", models.names())
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_a_step_keeps_to_the_gpu_and_never_waits_for_it(method, options, backbone, precision):
+    if precision is not None and backbone == "resnet50":
+        pytest.skip("the same layers as mini_resnet, and slow to trace")
+    found = methods.find(method, options)
+    with FakeTensorMode():
+        with CUDA:
+            model = models.find(backbone).module.build(5).train()
+            images, labels = torch.rand(4, 3, 64, 64), torch.zeros(4, dtype=torch.long)
+        with Waits() as waits, torch.autocast("cuda", precision, enabled=precision is not None):
+            for warm in (True, False):
+                step = found.step(model, images, labels, warm, on_cpu)
+                assert step.total().device.type == "cuda"
+                assert step.logits.device.type == "cuda"
+                assert step.logits.dtype == (precision or torch.float32)
+    assert not waits.found
+
+
+@pytest.mark.parametrize("backbone", models.names())
+def test_evaluation_makes_its_maps_where_the_network_is(backbone):
+    with FakeTensorMode():
+        with CUDA, torch.no_grad():
+            model = models.find(backbone).module.build(5).eval()
+            output = model(torch.rand(4, 3, 64, 64))
+            labels = torch.zeros(4, dtype=torch.long)
+        for kind in MAP_KINDS.values():
+            assert kind.compute(output.features, model.classifier.weight, labels).device.type == "cuda"
+
+
+def test_a_tensor_left_on_the_cpu_is_noticed(monkeypatch):
+    """What the tests above would say of a fault."""
+    faulty = maps.norm_map
+    monkeypatch.setattr(maps, "norm_map", lambda features: faulty(features) * torch.ones(1, device="cpu").expand(8, 8))
+    with pytest.raises(RuntimeError, match="device"):
+        test_a_step_keeps_to_the_gpu_and_never_waits_for_it("bridging", {}, "mini_vgg", None)
+    monkeypatch.setattr(maps, "norm_map", lambda features: faulty(features) * float(features.sum()))
+    with pytest.raises(DataDependentOutputException):
+        test_a_step_keeps_to_the_gpu_and_never_waits_for_it("bridging", {}, "mini_vgg", None)
