@@ -8,6 +8,7 @@ import threading
 import zipfile
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -306,6 +307,23 @@ def test_get_downloads_unpacks_and_is_then_content(server, tmp_path, monkeypatch
     assert (code, out.count("1 of 1")) == (0, 3)
     assert wsolkit("data", "get", "tiny_imagenet", "--data-root", root)[0] == 0
     assert len(server.asked) == 1
+
+
+def test_get_fetches_weights_to_where_they_are_looked_for(server, tmp_path, monkeypatch, wsolkit):
+    monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path / "weights"))
+    digits = hashlib.sha256(CONTENT).hexdigest()[:8]
+    published = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/net-{digits}.pth")
+    monkeypatch.setattr("wsolkit.own.classifiers.imagenet_weights", {"net": published}.__getitem__)
+    code, out, errors = wsolkit("data", "get", "weights", "--name", "net")
+    path = tmp_path / "weights" / f"net-{digits}.pth"
+    assert (code, out) == (0, f"{path} is there\n"), errors
+    assert path.read_bytes() == CONTENT
+    published.url = published.url.replace(digits, "0" * 8)
+    code, _, errors = wsolkit("data", "get", "weights", "--name", "net")
+    assert (code, visible(path.parent)) == (2, [path.name])
+    assert "is not the published file" in errors
+    for wrong in (["weights"], ["cub", "--name", "net"]):
+        assert wsolkit("data", "get", *wrong)[0] == 2
 
 
 def test_get_says_where_the_rest_comes_from(tmp_path, wsolkit):

@@ -167,10 +167,13 @@ def test_frozen_statistics_keep_running_means():
 def test_weights_load_by_name_from_a_folder_and_from_both_kinds_of_file(reference, tmp_path, monkeypatch):
     monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path))
     model, state = models.build("vgg16", 3), reference.state_dict()
-    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth. Put the file there, set WSOLKIT_WEIGHTS"):
+    with pytest.raises(CheckpointError, match=r"vgg16-397923af\.pth\.\n`wsolkit data get weights --name vgg16`"):
         models.load_imagenet_weights(model)
     kept = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
     torch.save(kept, tmp_path / "vgg16-397923af.pth")
+    with pytest.raises(CheckpointError, match="is not the file that torchvision publishes"):
+        models.load_imagenet_weights(model)
+    monkeypatch.setattr("wsolkit.models._weights.sha256", lambda path: "397923af" + 56 * "0")
     save_file(kept, tmp_path / "vgg16.safetensors")
     for file in (None, tmp_path / "vgg16.safetensors"):
         model = models.build("vgg16", 3)

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model, list_models, resnet18
 
+from tests.conftest import SHARED
 from wsolkit import datasets, decomposition, models
 from wsolkit.cli import own
 from wsolkit.decomposition import DecompositionError
@@ -204,6 +205,18 @@ def test_weights_can_be_compared_with_the_largest_models_of_torchvision(tmp_path
     save_file({"bias": torch.zeros(2)}, tmp_path / "bias.safetensors")
     with pytest.raises(CheckpointError, match=f"does not fit {name}"):
         classifiers.load_classifier(name, tmp_path / "bias.safetensors")
+
+
+def test_imagenet_weights_come_with_the_names_of_their_classes(monkeypatch, tmp_path):
+    monkeypatch.setenv("WSOLKIT_WEIGHTS", str(SHARED / "data"))
+    if not (SHARED / "data" / "mobilenet_v2-b0353104.pth").exists():
+        pytest.skip("needs torchvision's ImageNet weights of MobileNetV2 beside the clone")
+    opened = classifiers.open_classifier(Path("imagenet"), "mobilenet_v2")
+    assert (opened.size, len(opened.classes), opened.classes[207]) == (224, 1000, "golden retriever")
+    with pytest.raises(CheckpointError, match="`wsolkit data get weights --name resnet18` downloads them"):
+        classifiers.open_classifier(Path("imagenet"), "resnet18")
+    with pytest.raises(RecipeError, match="mobilenet_v3_large"):
+        classifiers.open_classifier(Path("imagenet"), "mobilenet_v3_larg")
 
 
 def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):

@@ -1,5 +1,6 @@
 """Kernels of another environment, and what a study checks before it begins."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from wsolkit.batch import notebooks, runner
-from wsolkit.errors import RecipeError, WsolkitError
+from wsolkit.errors import NotInProfileError, RecipeError, WsolkitError
 from wsolkit.study import study
+from wsolkit.training import profiles
 
 
 @pytest.mark.parametrize("venv_of_the_same_python", [False, True])
@@ -39,6 +41,18 @@ def test_a_study_checks_its_parameters(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WsolkitError, match="Cannot write in"):
         study.open_study("x", "smoke", out_root=tmp_path / "file")
+
+
+def test_blocks_that_the_profile_lacks_are_left_out_with_a_line(request, capsys):
+    own = request.getfixturevalue("study")
+    photos = dataclasses.replace(own, profile=profiles.get("photos"))
+    asked = [("CUB", "VGG16"), ("CUB", "ResNet50"), ("ImageNet-1K", "VGG16")]
+    assert photos.available(asked) == [asked[0], asked[2]]
+    assert capsys.readouterr().out == "Left out: Profile 'photos' has no ResNet50; demo, paper, smoke have.\n"
+    assert own.available(asked) == asked
+    assert capsys.readouterr().out == ""
+    with pytest.raises(NotInProfileError, match="has no ResNet50"):
+        photos.available(asked[1:2])
 
 
 def test_jobs_can_be_set_from_outside(monkeypatch):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from wsolkit.errors import RecipeError
 from wsolkit.study import plots, tables
 from wsolkit.study.study import TIDY
 from wsolkit.system.folders import notebooks_root
+from wsolkit.training import evaluation
 from wsolkit.training.evaluation import Evaluation, one_per_class
 
 ABLATION = ["vanilla", "drop", "sim", "sim + norm", "drop + sim", "drop + sim + norm"]
@@ -145,6 +147,21 @@ def test_boxes_that_never_look_end_each_block(study):
     each = rows["value"][[f"max_box_acc_{delta}" for delta in (0.3, 0.5, 0.7)]]
     assert rows["value"]["max_box_acc_v2"] == pytest.approx(each.mean())
     assert study.test_data(trained).split == "test"
+
+
+def test_pictures_with_small_objects_are_judged_apart(study, store, tiny):
+    trained = store.get(tiny)
+    test = store.machine.open(tiny, "test")
+    small = store.machine.source(tiny, "test").box_shares() <= 0.3
+    assert 0 < small.sum() < len(test)
+    careful = dataclasses.replace(study, profile=dataclasses.replace(study.profile, judged_share=0.3))
+    table = careful.table("7", {"vanilla": [trained]})
+    html = table._repr_html_()
+    assert "GT-known Loc, box ≤ 30%" in html
+    rows = pd.read_csv(study.out / "notebook.csv").query("metric == @tables.SMALL").set_index("row")["value"]
+    assert rows["vanilla"] == pytest.approx(tables.right(trained.report())[small].mean())
+    assert rows["whole image"] == pytest.approx((evaluation.fixed_box_ious(test, 0.0) >= 0.5)[small].mean())
+    assert "box ≤" not in study.table("7", {"vanilla": [trained]})._repr_html_()
 
 
 def test_right_needs_the_box_and_for_top_k_the_class():
