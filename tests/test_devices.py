@@ -30,10 +30,6 @@ def autocast_as_on_a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *arguments: True)
 
 
-def on_cpu(shape):
-    return torch.rand(tuple(shape), device="cpu")
-
-
 class Waits(TorchDispatchMode):
     """Counts operators that would wait for a GPU."""
 
@@ -58,11 +54,12 @@ def test_a_step_keeps_to_the_gpu_and_never_waits_for_it(method, options, backbon
     found = methods.find(method, options)
     with FakeTensorMode():
         with CUDA:
-            model = models.find(backbone).module.build(5).train()
+            model = found.equip(models.find(backbone).module.build(5)).train()
             images, labels = torch.rand(4, 3, 64, 64), torch.zeros(4, dtype=torch.long)
         with Waits() as waits, torch.autocast("cuda", precision, enabled=precision is not None):
             for warm in (True, False):
-                step = found.step(model, images, labels, warm, on_cpu)
+                draw = methods.Draw(torch.Generator(), 4, range(4))
+                step = found.step(model, methods.Batch(images, labels, draw, warm, (images, labels)))
                 assert step.total().device.type == "cuda"
                 assert step.logits.device.type == "cuda"
                 assert step.logits.dtype == (precision or torch.float32)

@@ -16,7 +16,7 @@ from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
 from wsolkit.training import checkpoints, engine, loop, run_store
-from wsolkit.training.engine import Engine, Stepper, shared_draw
+from wsolkit.training.engine import Engine, Stepper
 from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, share, training_batches
 from wsolkit.training.run_store import RunStore
 
@@ -41,10 +41,11 @@ def test_shares_are_nearly_equal_and_whole():
 
 def test_parts_draw_what_the_whole_would():
     whole, first, second = (torch.Generator().manual_seed(3) for _ in range(3))
-    draws = shared_draw(first, 6, range(2)), shared_draw(second, 6, range(2, 6))
+    draws = methods.Draw(first, 6, range(2)), methods.Draw(second, 6, range(2, 6))
     for shape in (1, 2, 2), (3,):  # the second drawing of a step is another one
         parts = [draw((images, *shape)) for draw, images in zip(draws, (2, 4), strict=True)]
         assert torch.equal(torch.cat(parts), torch.rand((6, *shape), generator=whole))
+    assert draws[0].for_all((2, 3)).tolist() == draws[1].for_all((2, 3)).tolist()
 
 
 def test_processes_share_the_very_same_batches(store, tiny):
@@ -154,9 +155,9 @@ def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine):
     bridging = methods.find("bridging")
     calls = []
 
-    def broken(model, images, labels, warm, draw):
-        outcome = bridging.step(model, images, labels, warm, draw)
-        calls.append(len(images))
+    def broken(model, batch):
+        outcome = bridging.step(model, batch)
+        calls.append(len(batch.images))
         if len(calls) == 2:
             term = outcome.terms["sim"]
             outcome.terms["sim"] = term._replace(value=term.value * float("nan"))
@@ -193,4 +194,4 @@ def test_a_method_that_gives_something_else_is_told_so(gives, said):
     take = methods.find("cam").step
     stepper = Stepper(model, lambda *given: gives(take(*given)))
     with pytest.raises(TrainingError, match=said):
-        stepper(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), False, lambda shape: torch.rand(shape))
+        stepper(methods.Batch(torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), torch.rand))

@@ -18,10 +18,9 @@ def images():
 def take_step(images, name="bridging", warm=False, seed=3, **options):
     model = models.build("mini_vgg", 3).train()
     generator = torch.Generator().manual_seed(seed)
-    outcome = methods.find(name, options).step(
-        model, images, LABELS, warm, lambda shape: torch.rand(shape, generator=generator)
-    )
-    return model, outcome
+    method = methods.find(name, options)
+    batch = methods.Batch(images, LABELS, methods.Draw(generator, 4, range(4)), warm, (images.flip(0), LABELS.flip(0)))
+    return model, method.step(method.equip(model), batch)
 
 
 def test_without_its_terms_the_papers_method_is_cam(images):

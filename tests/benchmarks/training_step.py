@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import methods, models
 from wsolkit.training.engine import Engine, Stepper, optimise
-from wsolkit.training.loading import Batch
+from wsolkit.training.loading import Loaded
 
 SIZES = {"mini_vgg": (64, 32), "mini_resnet": (64, 32), "vgg16": (224, 4), "resnet50": (224, 4)}
 """Side of the images in pixels and images a step."""
@@ -54,7 +54,7 @@ class Trainer:
         self.optimizer = SGD(groups, momentum=0.9, weight_decay=5e-4, fused=options.get("fused") or None)
         step = methods.find(method).step
         self.stepper = Stepper(self.model, torch.compile(step) if options.get("compiled") else step)
-        self.batch = Batch(images.contiguous(memory_format=layout), labels, range(len(labels)), len(labels))
+        self.batch = Loaded(images.contiguous(memory_format=layout), labels, range(len(labels)), len(labels))
         self.generator = torch.Generator().manual_seed(0)
         self.engine = Engine(images.device)
 

@@ -1,24 +1,43 @@
 """WSOL methods: one file each, saying what a training step computes.
 
 A method's file has a frozen dataclass ``Options`` and a function
-``step(model, images, labels, options, warm, draw) -> Step``. To add a method, add its file here. Two more functions are
-optional: ``warm_stage(options) -> (method, options)`` names the method that computes the same until alignment begins,
-and ``loss_terms(options) -> (name, ...)`` gives the names by which the paper's tables call it.
+``step(model, batch, options) -> Step``. To add a method, add its file here. More is optional:
+
+- ``PAIRED = True``: the batch also has `Batch.partners`;
+- ``layers(model, options) -> Module``: layers of the method's own, which ``model.extra`` then holds: trained at the
+  rate of the latter part, saved and resumed with the network;
+- ``predict(model, images, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
+  (B, H, W) in evaluation, where that is not by the network's logits and the CAM;
+- ``warm_stage(options) -> (method, options)``: the method that computes the same until alignment begins;
+- ``loss_terms(options) -> (name, ...)``: the names by which the paper's tables call it.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from wsolkit.methods._base import Draw, Step, Term
+from wsolkit.methods._base import STRICT, Batch, Draw, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier
 from wsolkit.system import registry
 
-__all__ = ["Draw", "Method", "Step", "Term", "find", "join_terms", "names"]
+__all__ = [
+    "STRICT",
+    "Batch",
+    "Draw",
+    "Method",
+    "Share",
+    "Step",
+    "Term",
+    "Weight",
+    "find",
+    "join_terms",
+    "names",
+]
 
 
 @dataclass(frozen=True)
@@ -35,9 +54,24 @@ class Method:
     module: ModuleType
     options: Any
 
-    def step(self, model: GapClassifier, images: Tensor, labels: Tensor, warm: bool, draw: Draw) -> Step:
+    def step(self, model: GapClassifier, batch: Batch) -> Step:
         """The loss terms of one batch; see the method's own ``step``."""
-        return self.module.step(model, images, labels, self.options, warm, draw)
+        return self.module.step(model, batch, self.options)
+
+    @property
+    def paired(self) -> bool:
+        """Whether its batches have partners."""
+        return getattr(self.module, "PAIRED", False)
+
+    def equip(self, model: GapClassifier, seed: int = 0) -> GapClassifier:
+        """Give a network the method's own layers and predictions, if it has any; global randomness is left alone."""
+        if hasattr(self.module, "predict"):
+            model.predict = partial(self.module.predict, model, options=self.options)
+        if hasattr(self.module, "layers"):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model.extra = self.module.layers(model, self.options)
+        return model
 
     def warm_stage(self) -> tuple[str, dict[str, Any]]:
         """Name and options of the method whose warm stage is the same (paper, Eq. 11), so that both can share it."""

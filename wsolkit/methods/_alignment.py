@@ -1,20 +1,14 @@
 """Alignment of feature directions (paper, Sec. 4.1): its options and its loss terms, for any method to add."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from wsolkit import losses, maps
-from wsolkit.methods._base import Term
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-STRICT = ConfigDict(extra="forbid", strict=True)
+from wsolkit.methods._base import STRICT, Share, Term, Weight
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,13 +1,63 @@
-"""What a training step gives: named loss terms, each with its weight."""
+"""What a training step is given and what it gives: a `Batch`, and named loss terms, each with its weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
-from torch import Tensor
+import torch
+from pydantic import ConfigDict, Field
+from torch import Generator, Tensor
 
-Draw = Callable[[Sequence[int]], Tensor]
-"""Gives uniform numbers in [0, 1) of a shape whose first entry counts images, on the CPU."""
+#: Configuration of every ``Options`` class: unknown names and wrong types are refused.
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+#: A loss term's weight, and a share or probability, as options.
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Uniform numbers in [0, 1) on the CPU, the same for each image on one process and on many.
+
+    Attributes:
+        generator: in the same state wherever images of the batch are.
+        images: images of the whole batch.
+        part: which of them are here.
+    """
+
+    generator: Generator
+    images: int
+    part: range
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """Numbers for each image: (B, ...), where B counts the images that are here."""
+        drawn = torch.rand((self.images, *shape[1:]), generator=self.generator)
+        return drawn[self.part.start : self.part.stop]
+
+    def for_all(self, shape: Sequence[int]) -> Tensor:
+        """Numbers that all images of the batch have in common, of any shape."""
+        return torch.rand(tuple(shape), generator=self.generator)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to learn from; of a batch that several processes share, those that are here.
+
+    Attributes:
+        images: (B, 3, H, W), normalised.
+        labels: (B,) class indices.
+        draw: the only randomness that a method uses, so that a run can be repeated and resumed.
+        warm: whether this is the warm stage (paper, Eq. 11).
+        partners: of each image another one of the whole batch, as images and labels, each image once; None unless the
+            method's file says ``PAIRED = True``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    draw: Draw
+    warm: bool = False
+    partners: tuple[Tensor, Tensor] | None = None
 
 
 class Term(NamedTuple):

@@ -9,16 +9,8 @@ from torch import Tensor
 from wsolkit import losses
 from wsolkit.erasing import AttentiveDropout
 from wsolkit.methods import cam
-from wsolkit.methods._alignment import (
-    STRICT,
-    AlignmentOptions,
-    Share,
-    Weight,
-    alignment_losses,
-    alignment_terms,
-    without_alignment,
-)
-from wsolkit.methods._base import Draw, Step, Term
+from wsolkit.methods._alignment import AlignmentOptions, alignment_losses, alignment_terms, without_alignment
+from wsolkit.methods._base import STRICT, Batch, Draw, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, Output, frozen_statistics
 
 
@@ -39,23 +31,20 @@ class Options(AlignmentOptions):
     drop_reduction: Literal["mean", "sum"] = "mean"
 
 
-def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, draw: Draw) -> Step:
+def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
     """Loss terms of one batch (Eq. 10; in the warm stage Eq. 11).
 
     Args:
         model: the classifier, in training mode.
-        images: (B, 3, H, W), normalised.
-        labels: (B,) class indices.
+        batch: the images; in the warm stage the alignment losses are left out.
         options: the method's hyperparameters.
-        warm: whether this is the warm stage, which leaves the alignment losses out.
-        draw: gives the uniform numbers of attentive dropout.
     """
-    output = model(images)
-    terms = {"ce": Term(F.cross_entropy(output.logits, labels))}
+    output = model(batch.images)
+    terms = {"ce": Term(F.cross_entropy(output.logits, batch.labels))}
     if options.lambda_drop:
-        terms["drop"] = Term(_drop_loss(model, output, options, draw), options.lambda_drop)
-    if not warm:
-        terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
+        terms["drop"] = Term(_drop_loss(model, output, options, batch.draw), options.lambda_drop)
+    if not batch.warm:
+        terms |= alignment_terms(output.features, model.classifier.weight, batch.labels, options)
     return Step(output.logits, terms)
 
 

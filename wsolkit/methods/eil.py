@@ -6,19 +6,10 @@ A second pass must recognise the class from features whose highly activated cell
 
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from wsolkit.erasing import attended_cells
-from wsolkit.methods._alignment import (
-    STRICT,
-    AlignmentOptions,
-    Share,
-    Weight,
-    alignment_losses,
-    alignment_terms,
-    without_alignment,
-)
-from wsolkit.methods._base import Draw, Step, Term
+from wsolkit.methods._alignment import AlignmentOptions, alignment_losses, alignment_terms, without_alignment
+from wsolkit.methods._base import STRICT, Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, frozen_statistics
 
 
@@ -37,31 +28,28 @@ class Options(AlignmentOptions):
     lambda_erased: Weight = 1.0
 
 
-def step(model: GapClassifier, images: Tensor, labels: Tensor, options: Options, warm: bool, draw: Draw) -> Step:
+def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
     """Loss terms of one batch: the cross-entropies of both passes, which share all weights, and alignment.
 
     Args:
         model: the classifier, in training mode. Cells are erased after the pooling that follows its drop point.
-        images: (B, 3, H, W), normalised.
-        labels: (B,) class indices.
+        batch: the images; in the warm stage the alignment losses are left out.
         options: the method's hyperparameters.
-        warm: whether this is the warm stage, which leaves the alignment losses out.
-        draw: not used; nothing is drawn here.
 
     Returns:
         Logits and terms; CAMs are made from the pass without erasing.
     """
-    output = model(images)
+    output = model(batch.images)
     pooled = model.pooling(output.drop_point)
     erased = pooled.masked_fill(attended_cells(pooled, options.erase_threshold), 0)
     with frozen_statistics(model):
         logits = model.classifier(model.gap(model.after_pooling(erased)))
     terms = {
-        "ce": Term(F.cross_entropy(output.logits, labels)),
-        "erased": Term(F.cross_entropy(logits, labels), options.lambda_erased),
+        "ce": Term(F.cross_entropy(output.logits, batch.labels)),
+        "erased": Term(F.cross_entropy(logits, batch.labels), options.lambda_erased),
     }
-    if not warm:
-        terms |= alignment_terms(output.features, model.classifier.weight, labels, options)
+    if not batch.warm:
+        terms |= alignment_terms(output.features, model.classifier.weight, batch.labels, options)
     return Step(output.logits, terms)
 
 

@@ -1,12 +1,14 @@
 """What every backbone is: a classifier with global average pooling, split at the drop point."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
+
+from wsolkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -32,10 +34,18 @@ class GapClassifier(nn.Module, ABC):
 
     A subclass sets ``classifier`` and defines `before_drop_point`, `after_pooling` and `former_part`, and `pooling`
     where one follows the drop point. One that can start from torchvision's ImageNet weights sets ``imagenet_weights``
-    and defines `load_imagenet`.
+    and defines `load_imagenet`; one in whose depths methods may act defines `stages`.
+
+    Attributes:
+        classifier: the linear layer.
+        extra: a method's own layers, if it has any.
+        predict: from images (B, 3, H, W) and labels (B,) to logits (B, K) and score maps (B, H, W), in evaluation, if
+            the method has a way of its own; None for the logits of `forward` and the CAM.
     """
 
     classifier: nn.Linear
+    extra: nn.Module
+    predict: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None" = None
     imagenet_weights: "WeightsEnum | None" = None
     load_imagenet: Callable[[Mapping[str, Tensor]], None]
 
@@ -54,6 +64,34 @@ class GapClassifier(nn.Module, ABC):
     @abstractmethod
     def former_part(self) -> nn.Module:
         """The layers that learn at the lower of the two learning rates (paper, Appendix B)."""
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The modules whose outputs end the last three stages, from shallow to deep.
+
+        Raises:
+            RecipeError: if the backbone does not name them.
+        """
+        raise RecipeError(f"{type(self).__name__} does not define stages(), which this method acts on.")
+
+    @contextmanager
+    def watched(self, act: Callable[[int, Tensor], Tensor | None], which: Sequence[int] = (0, 1, 2)) -> Iterator[None]:
+        """Look at what the `stages` give while the network runs inside the block, or replace it.
+
+        Args:
+            act: is given the number of a stage and its feature map (B, C, H, W); what it returns takes the map's place,
+                unless that is None.
+            which: numbers of the stages.
+        """
+        stages = self.stages()
+        hooks = [
+            stages[number].register_forward_hook(lambda _module, _given, found, number=number: act(number, found))
+            for number in which
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def gap(self, features: Tensor) -> Tensor:
         """Global average pooling: (B, C, H, W) to (B, C)."""

@@ -36,6 +36,10 @@ class MiniResNet(GapClassifier):
         """(B, 96, 8, 8) to (B, 96, 8, 8)."""
         return self.layer4[1:](pooled)
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Layers 2, 3 and 4."""
+        return self.layer2, self.layer3, self.layer4[-1]
+
     def former_part(self) -> nn.Module:
         """All convolutions: they are pretrained, the classifier is new."""
         return nn.ModuleList([self.stem, self.layer1, self.layer2, self.layer3, self.layer4])

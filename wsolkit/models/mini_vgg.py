@@ -39,6 +39,10 @@ class MiniVgg(GapClassifier):
         """(B, 64, 8, 8) to (B, 128, 8, 8)."""
         return self.latter(pooled)
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Both poolings and the convolution before the last."""
+        return self.former[POOLED_AFTER[0]], self.last_pooling, self.latter[0]
+
     def former_part(self) -> nn.Module:
         """All convolutions: they are pretrained, the classifier is new."""
         return nn.ModuleList([self.former, self.latter])

@@ -44,6 +44,10 @@ class MobileNetV2(GapClassifier):
         """(B, 96, 14, 14) to (B, 1280, 14, 14)."""
         return self.features[LAST_STRIDE:](pooled)
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The last blocks at strides 8 and 16, and the last block."""
+        return self.features[6], self.features[LAST_STRIDE - 1], self.features[17]
+
     def former_part(self) -> nn.Module:
         """The layers that torchvision has."""
         return self.features

@@ -43,6 +43,10 @@ class ResNet50(GapClassifier):
         """(B, 2048, 28, 28) to (B, 2048, 28, 28)."""
         return self.trunk.layer4[1:](pooled)
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Layers 2, 3 and 4."""
+        return self.trunk.layer2, self.trunk.layer3, self.trunk.layer4[-1]
+
     def former_part(self) -> nn.Module:
         """Everything before layer 4."""
         trunk = self.trunk

@@ -44,6 +44,10 @@ class Vgg16(GapClassifier):
         """(B, 512, 14, 14) to (B, 1024, 14, 14)."""
         return self.conv6(self.features[LAST_POOLING + 1 :](pooled)).relu()
 
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Poolings 3 and 4 and conv5-3, where the methods' papers act."""
+        return self.features[16], self.features[LAST_POOLING], self.features[-1]
+
     def former_part(self) -> nn.Module:
         """The convolutions that torchvision has."""
         return self.features

@@ -6,7 +6,7 @@ of each, and every image meets the same crop and the same dropout as in one proc
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from wsolkit.errors import TrainingError
-from wsolkit.methods import Draw, Step
-from wsolkit.training.loading import Batch, share
+from wsolkit.methods import Batch, Draw, Step
+from wsolkit.training.loading import Loaded, share
 
 #: How long processes wait for the main one, which evaluates alone.
 PATIENCE = timedelta(days=1)
@@ -106,21 +106,6 @@ class Engine:
             self._scaler.load_state_dict(dict(state))
 
 
-def shared_draw(generator: Generator, images: int, part: range) -> Draw:
-    """Uniform random numbers for one part of a batch: its share of what is drawn for all of the batch's images.
-
-    Args:
-        generator: on the CPU, in the same state for all parts.
-        images: of the whole batch.
-        part: which images of the batch the part holds.
-    """
-
-    def draw(shape: Sequence[int]) -> Tensor:
-        return torch.rand((images, *shape[1:]), generator=generator)[part.start : part.stop]
-
-    return draw
-
-
 class Stepper(nn.Module):
     """A network and a method's step in one module, because processes share the gradients of a module."""
 
@@ -129,13 +114,13 @@ class Stepper(nn.Module):
         super().__init__()
         self.model, self._step = model, step
 
-    def forward(self, images: Tensor, labels: Tensor, warm: bool, draw: Draw) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, dict]:
         """The total loss, the number of correctly classified images, and the loss terms by name.
 
         Raises:
             TrainingError: if the method, which may be anybody's, does not return a `Step` with scalar terms.
         """
-        outcome = self._step(self.model, images, labels, warm, draw)
+        outcome = self._step(self.model, batch)
         if not isinstance(outcome, Step):
             raise TrainingError(
                 f"The method's step returned a {type(outcome).__name__}; expected a Step (docs/extending.md)."
@@ -144,7 +129,7 @@ class Stepper(nn.Module):
             if term.value.ndim:
                 shape = tuple(term.value.shape)
                 raise TrainingError(f"The method's loss term {name!r} has the shape {shape}; expected a scalar.")
-        right = (outcome.logits.argmax(1) == labels).sum()
+        right = (outcome.logits.argmax(1) == batch.labels).sum()
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
 
 
@@ -152,7 +137,7 @@ def optimise(
     engine: Engine,
     stepper: nn.Module,
     optimizer: Optimizer,
-    batch: Batch,
+    batch: Loaded,
     randomness: Generator,
     warm: bool = False,
     parts: int = 1,
@@ -181,10 +166,12 @@ def optimise(
     found = []
     for part in shares:
         here, is_last = slice(part.start - batch.mine.start, part.stop - batch.mine.start), part == shares[-1]
-        draw = shared_draw(randomness if is_last else randomness.clone_state(), batch.size, part)
+        draw = Draw(randomness if is_last else randomness.clone_state(), batch.size, part)
+        partners = None if batch.partners is None else (batch.partners[0][here], batch.partners[1][here])
+        given = Batch(batch.images[here], batch.labels[here], draw, warm, partners)
         with nullcontext() if is_last else engine.unsynchronised(stepper):
             with engine.autocast:
-                total, right, terms = stepper(batch.images[here], batch.labels[here], warm, draw)
+                total, right, terms = stepper(given)
             # Gradients are averaged over processes; with this factor they are those of the mean over the batch.
             factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)

@@ -147,9 +147,14 @@ def _passes(
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
         labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
-        output = model(normalise(data.images[chosen], weight.device))
+        images = normalise(data.images[chosen], weight.device)
+        output = model(images)
         raw = {kind: MAP_KINDS[kind].compute(output.features, weight, labels) for kind in map_kinds}
-        yield chosen.tolist(), output.logits, raw
+        logits = output.logits
+        if model.predict is not None:
+            logits, own = model.predict(images, labels)
+            raw = {kind: own if kind == "cam" else found for kind, found in raw.items()}
+        yield chosen.tolist(), logits, raw
 
 
 @torch.no_grad()

@@ -13,14 +13,15 @@ from wsolkit.datasets import Decoded, OpenedDataset
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-#: Streams of randomness: order, crops and flips; and whatever a method draws. So all methods see the same batches.
-BATCHES, METHOD = 0, 1
+#: Streams of randomness: order, crops and flips; whatever a method draws; and which image is whose partner. So all
+#: methods see the same batches.
+BATCHES, METHOD, PARTNERS = 0, 1, 2
 
 #: Top and left of a crop in pixels, and whether it is mirrored.
 Window = tuple[int, int, bool]
 
 
-class Batch(NamedTuple):
+class Loaded(NamedTuple):
     """A process's share of a batch.
 
     Attributes:
@@ -28,12 +29,14 @@ class Batch(NamedTuple):
         labels: (B,) int64, class indices.
         mine: which images of the batch these are.
         size: images of the whole batch, over all processes.
+        partners: of each image another one of the whole batch, as images and labels; None unless they are asked for.
     """
 
     images: Tensor
     labels: Tensor
     mine: range
     size: int
+    partners: tuple[Tensor, Tensor] | None = None
 
 
 def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -59,7 +62,8 @@ def training_batches(
     device: torch.device | str,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[Batch]:
+    pairs: Generator | None = None,
+) -> Iterator[Loaded]:
     """One epoch in random order, each image cropped and flipped at random.
 
     Args:
@@ -71,6 +75,7 @@ def training_batches(
         device: where batches go.
         rank: number of this process among those that share every batch.
         world: how many those are; each gets its `share` of the same batches, with the same crops.
+        pairs: source of each batch's permutation, on the CPU, which gives every image a partner; None for no partners.
 
     Yields:
         The batches, or this process's share of each.
@@ -83,9 +88,16 @@ def training_batches(
         size = len(chosen)
         windows = draw_windows(size, data.size - crop_size + 1, generator)
         mine = share(range(size), rank, world)
-        chosen, windows = chosen[mine.start : mine.stop], windows[mine.start : mine.stop]
-        images = crop(data.images, chosen, crop_size, windows)
-        yield Batch(normalise(images, device), torch.from_numpy(data.labels[chosen]).to(device), mine, size)
+
+        def load(which: Sequence[int], chosen=chosen, windows=windows) -> tuple[Tensor, Tensor]:
+            numbers = chosen[which]
+            images = crop(data.images, numbers, crop_size, [windows[each] for each in which])
+            return normalise(images, device), torch.from_numpy(data.labels[numbers]).to(device)
+
+        partners = None
+        if pairs is not None:
+            partners = load(torch.randperm(size, generator=pairs).tolist()[mine.start : mine.stop])
+        yield Loaded(*load(list(mine)), mine, size, partners)
 
 
 def share(images: range, number: int, of: int) -> range:
@@ -134,7 +146,7 @@ def epoch_generator(seed: int, epoch: int, stream: int = BATCHES) -> Generator:
     Args:
         seed: of the run.
         epoch: counted from 1.
-        stream: :data:`BATCHES` or :data:`METHOD`.
+        stream: :data:`BATCHES`, :data:`METHOD` or :data:`PARTNERS`.
     """
     state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(state >> np.uint64(1)))

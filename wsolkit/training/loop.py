@@ -17,7 +17,7 @@ from wsolkit.system.progress import progress
 from wsolkit.training import checkpoints
 from wsolkit.training.engine import Engine, Stepper, optimise
 from wsolkit.training.evaluation import evaluate
-from wsolkit.training.loading import BATCHES, METHOD, epoch_generator, training_batches
+from wsolkit.training.loading import BATCHES, METHOD, PARTNERS, epoch_generator, training_batches
 from wsolkit.training.machine import Machine, cpu_threads
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.tracking import tracked
@@ -96,7 +96,7 @@ def initial_model(
     recipe: Recipe, num_classes: int, device: torch.device, initial: Mapping[str, Tensor] | None = None
 ) -> models.GapClassifier:
     """The network of a recipe before its first step, on a device; arguments as for `train`."""
-    model = recipe.components.backbone.build(num_classes, recipe.seed)
+    model = recipe.network(num_classes)
     if isinstance(recipe.pretrained, str):
         models.load_pretrained(model, recipe.pretrained)
     elif initial is not None and recipe.pretrained is not None:
@@ -156,11 +156,21 @@ def _train_epoch(
         TrainingError: if a loss is not finite, or memory runs out.
         Stopped: if training is to stop.
     """
-    order, randomness = (epoch_generator(recipe.seed, epoch, stream) for stream in (BATCHES, METHOD))
+    streams = (BATCHES, METHOD, PARTNERS)
+    order, randomness, pairs = (epoch_generator(recipe.seed, epoch, stream) for stream in streams)
     warm = epoch <= recipe.warm_epochs
     size = recipe.warm_batch_size if warm else recipe.batch_size
     sums, seen = defaultdict[str, float](float), 0.0
-    batches = training_batches(data, size, recipe.crop_size, order, engine.device, engine.rank, engine.world)
+    batches = training_batches(
+        data,
+        size,
+        recipe.crop_size,
+        order,
+        engine.device,
+        engine.rank,
+        engine.world,
+        pairs if recipe.components.method.paired else None,
+    )
     stepper.train()
     for number, batch in enumerate(batches, start=1):
         where = f"epoch {epoch}, step {number}"

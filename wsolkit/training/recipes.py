@@ -144,6 +144,11 @@ class Recipe:
         content = json.dumps([FORMAT, json.loads(self.to_json())], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
+    def network(self, num_classes: int) -> models.GapClassifier:
+        """The backbone with random weights by the seed, and with the method's own layers, if it has any."""
+        found = self.components
+        return found.method.equip(found.backbone.build(num_classes, self.seed), self.seed)
+
     @property
     def label(self) -> str:
         """The method in the paper's words (`wsolkit.methods.Method.label`)."""

@@ -92,7 +92,7 @@ class Run:
             raise unknown("snapshot epoch", epoch, map(str, self.recipe.snapshot_epochs))
         path = self.folder / (checkpoints.BEST if epoch is None else checkpoints.snapshot(epoch))
         tensors, _ = checkpoints.load(path)
-        model = self.recipe.components.backbone.build(len(tensors["classifier.bias"]))
+        model = self.recipe.network(len(tensors["classifier.bias"]))
         checkpoints.load_into(model, tensors, path)
         return model.eval().to(device)
 

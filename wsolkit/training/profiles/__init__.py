@@ -57,6 +57,7 @@ class Profile:
         backbones: by the paper's name of a backbone.
         training: recipe fields of the runs themselves.
         bridging: options of the paper's method.
+        methods: by name, options of other methods.
         pretrained: the published weights that all runs start from (`Recipe.pretrained`); None if there are none, and
             the pretraining numbered 0 is a run like any other.
         pretraining: recipe fields of a pretraining of one's own, whose number is its seed; None if there is none.
@@ -75,6 +76,7 @@ class Profile:
     backbones: Mapping[str, str]
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     bridging: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     pretrained: str | None = None
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
@@ -93,6 +95,7 @@ class Profile:
         source: str = "paper",
         schedule: Literal["shared", "eil"] = "shared",
         pretraining: int = 0,
+        method: str | None = None,
         **options: Any,
     ) -> Recipe:
         """The training run of an experiment.
@@ -107,6 +110,7 @@ class Profile:
             schedule: ``"shared"`` by all methods, or that of EIL's own authors.
             pretraining: which weights to start from: 0 for the published ones, or the seed of a pretraining of one's
                 own, which is trained first.
+            method: another method, by its file's name, instead of the paper's; ``losses`` then do not count.
             options: options of the method that differ from the profile's. The run then keeps no snapshots.
 
         Raises:
@@ -135,7 +139,11 @@ class Profile:
             dataset_options=dict(stand_in.options),
             seed=seed,
             pretrained=published_weights or self.pretraining_recipe(name, pretraining),
-            **_method(losses, values, stand_in.fine_grained, options),
+            **(
+                {"method": method, "method_options": {**self.methods.get(method, {}), **options}}
+                if method
+                else _method(losses, values, stand_in.fine_grained, options)
+            ),
             **_tuples(fields),
         )
 

@@ -1,0 +1,167 @@
+"""The methods that the paper's tables compare with, each on tensors small enough to work out by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.conftest import tiny_recipe
+from wsolkit import maps, methods, models
+from wsolkit.methods import acol, adl, calm, cutmix, has
+from wsolkit.training.evaluation import evaluate
+from wsolkit.training.loading import epoch_generator, training_batches
+
+RIVALS = ("acol", "adl", "calm", "cutmix", "has")
+
+LABELS = torch.tensor([0, 2, 1, 2])
+
+
+class Given:
+    """Draws numbers that a test has chosen."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+    def __call__(self, shape):
+        return torch.tensor(self.numbers.pop(0)).expand(tuple(shape))
+
+    for_all = __call__
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def batch_of(images, draw=None):
+    draw = draw or methods.Draw(torch.Generator().manual_seed(3), len(images), range(len(images)))
+    return methods.Batch(images, LABELS, draw, False, (images.flip(0), LABELS.flip(0)))
+
+
+def network(name, **options):
+    method = methods.find(name, options)
+    return method, method.equip(models.build("mini_vgg", 3, seed=1)).train()
+
+
+def test_has_hides_whole_patches(images):
+    draws = torch.tensor([[[0.9, 0.1], [0.5, 0.49]]]).expand(4, 1, 2, 2)
+    seen = has.hidden(images, has.Options(patches=2, hide_prob=0.5), lambda shape: draws)
+    assert torch.equal(seen[:, :, :32, :32], images[:, :, :32, :32])
+    assert (seen[:, :, :32, 32:] == 0).all()
+    assert torch.equal(seen[:, :, 32:, :32], images[:, :, 32:, :32])  # 0.5 is not below 0.5
+    assert (seen[:, :, 32:, 32:] == 0).all()
+
+
+def test_adl_hides_the_strongest_cells_or_weighs_all():
+    features = torch.tensor([[[[1.0, 4.0], [5.0, 0.0]], [[3.0, 4.0], [5.0, 0.0]]]])  # channel means 2, 4; 5, 0
+    assert adl.attention(features, 0.7, True).tolist() == [[[[1.0, 0.0], [0.0, 1.0]]]]
+    expected = torch.tensor([[[[2.0, 4.0], [5.0, 0.0]]]]).sigmoid()
+    assert torch.equal(adl.attention(features, 0.7, False), expected)
+
+
+def test_adl_acts_at_three_depths_and_chooses_for_each(images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        adl, "attention", lambda features, threshold, drop: asked.append((features.shape[1:], drop)) or 1
+    )
+    method, model = network("adl", drop_prob=0.75)
+    outcome = method.step(model, batch_of(images, Given([0.7, 0.8, 0.1])))
+    assert asked == [((24, 16, 16), True), ((64, 8, 8), False), ((96, 8, 8), True)]
+    assert torch.equal(outcome.logits, model(images).logits)
+
+
+def test_cutmix_mixes_pixels_and_labels_by_area(images):
+    assert cutmix.box(0.75, 64, 64, 0.5, 0.25) == (16, 48, 0, 32)
+    assert cutmix.box(0.75, 64, 32, 0.0, 0.99) == (0, 16, 23, 32)
+    method, model = network("cutmix")
+    outcome = method.step(model, batch_of(images, Given([0.0, 0.75, 0.5, 0.25])))
+    mixed = images.clone()
+    mixed[:, :, 16:48, 0:32] = images.flip(0)[:, :, 16:48, 0:32]
+    logits = model(mixed).logits
+    expected = 0.75 * F.cross_entropy(logits, LABELS) + 0.25 * F.cross_entropy(logits, LABELS.flip(0))
+    torch.testing.assert_close(outcome.total(), expected)
+    assert torch.equal(images, images)
+    plain = methods.find("cutmix", {"mix_prob": 0.5}).step(model, batch_of(images, Given([0.5, 0.75, 0.5, 0.25])))
+    torch.testing.assert_close(plain.total(), F.cross_entropy(model(images).logits, LABELS))
+
+
+def test_partners_are_the_same_on_one_process_and_on_many(store, tiny):
+    data = store.machine.open(tiny, "train-weaksup")
+
+    def batches(rank=0, world=1):
+        return list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, world, epoch_generator(0, 1, 2)))
+
+    whole, halves = batches(), [batches(rank, 2) for rank in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        for each in range(2):
+            assert torch.equal(batch.partners[each], torch.cat([part.partners[each] for part in parts]))
+        assert torch.equal(batch.partners[1].sort().values, batch.labels.sort().values)
+        flat = [image.sum().item() for image in batch.images]
+        assert sorted(flat) == sorted(image.sum().item() for image in batch.partners[0])
+    assert not all(torch.equal(batch.images, batch.partners[0]) for batch in whole)
+
+
+def test_acol_erases_what_the_first_classifier_sees():
+    features = torch.arange(1.0, 9.0).reshape(1, 2, 2, 2)
+    cam = torch.tensor([[[0.0, 10.0], [6.0, 6.1]]])
+    kept = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])  # 10 and 6.1 exceed 0.6 of the range
+    assert torch.equal(acol.erased(features, cam, 0.6), features * kept)
+
+
+def test_acol_localizes_by_the_larger_of_both_maps(images):
+    method, model = network("acol")
+    model.eval()
+    with torch.no_grad():
+        logits, found = model.predict(images, LABELS)
+        output = model(images)
+    first = maps.min_max(maps.cam(output.features, model.classifier.weight, LABELS))
+    assert torch.equal(logits, output.logits)
+    assert (found >= first).all()
+    assert (found > first).any()
+    assert found.amax((1, 2)).tolist() == [1.0] * 4
+    step = method.step(model.train(), batch_of(images))
+    assert list(step.terms) == ["ce", "second"]
+
+
+def test_calm_is_a_probability_of_class_and_cell(images):
+    _, model = network("calm")
+    model.eval()
+    with torch.no_grad():
+        found = calm.joint(model, model(images).features)
+        logits, at_labels = model.predict(images, LABELS)
+    torch.testing.assert_close(found.exp().sum((1, 2, 3)), torch.ones(4))
+    torch.testing.assert_close(logits.exp().sum(1), torch.ones(4))
+    torch.testing.assert_close(at_labels.sum((1, 2)), logits.exp()[range(4), LABELS])
+
+
+@pytest.mark.parametrize(("name", "count"), [("acol", 128 * 128 * 9 * 2 + 128 * 2 + 128 * 3 + 3), ("calm", 129)])
+def test_the_heads_of_a_method_are_as_large_as_published(name, count):
+    _, model = network(name)
+    assert sum(parameter.numel() for parameter in model.extra.parameters()) == count
+    groups = model.parameter_groups(0.1, 0.2)
+    latter = {id(parameter) for parameter in groups[1]["params"]}
+    assert {id(parameter) for parameter in model.extra.parameters()} <= latter
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_tricks_traces_end_with_the_step(name, images):
+    """One pass of the network a step, and evaluation is that of a network which was never tricked."""
+    method, model = network(name)
+    passes = []
+    model.register_forward_hook(lambda *given: passes.append(1))
+    method.step(model, batch_of(images)).total().backward()
+    assert len(passes) == 1
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    fresh = methods.find("cam").equip(models.build("mini_vgg", 3)).eval()
+    fresh.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("extra")})
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images).logits, fresh(images).logits)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_run_keeps_the_methods_layers_and_its_way_to_localize(name, store):
+    run = store.get(tiny_recipe(method=name, method_options={}))
+    model, data = run.model(), store.machine.open(run.recipe, "test")
+    again = evaluate(model, data, run.recipe.threshold_step, ("cam", "norm", "similarity"))
+    assert again.rates["value"].tolist() == pytest.approx(run.report().rates["value"].tolist())
+    assert (model.predict is not None) == (name in ("acol", "calm"))
+    assert run.recipe.label.lower() == name

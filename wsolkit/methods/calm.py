@@ -1,0 +1,49 @@
+"""CALM: the location of the cue is a latent variable, and the score map a probability (Kim et al., ICCV 2021).
+
+A network with two heads says at each cell z what it would be called, p(y | x, z), and where to look, p(z | x). The
+class is found by summing both over the cells, so that the joint probability p(y, z | x) explains all of the prediction.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from wsolkit.methods._base import STRICT, Batch, Step, Term
+from wsolkit.models import GapClassifier
+
+
+@dataclass(frozen=True, config=STRICT)
+class Options:
+    """CALM, trained by marginal likelihood, has no options."""
+
+
+def layers(model: GapClassifier, options: Options) -> nn.Conv2d:
+    """The second head, a 1x1 convolution: how much each cell counts, before softplus."""
+    return nn.Conv2d(model.classifier.in_features, 1, 1)
+
+
+def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
+    """The negative log likelihood of the labels."""
+    logits = joint(model, model(batch.images).features).flatten(2).logsumexp(2)
+    return Step(logits, {"ce": Term(F.nll_loss(logits, batch.labels))})
+
+
+def joint(model: GapClassifier, features: Tensor) -> Tensor:
+    """The logarithm of p(y, z | x), (B, K, H, W): its exponentials sum to 1 over classes and cells."""
+    classifier = model.classifier
+    by_cell = F.linear(features.movedim(1, 3), classifier.weight, classifier.bias).movedim(3, 1)
+    attention = F.softplus(model.extra(features)).log()
+    return by_cell.log_softmax(1) + attention - attention.flatten(2).logsumexp(2)[..., None, None]
+
+
+def predict(model: GapClassifier, images: Tensor, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """The logarithm of p(y | x), and p(label, z | x) at each cell."""
+    found = joint(model, model(images).features)
+    at_labels = found[torch.arange(len(labels), device=labels.device), labels]
+    return found.flatten(2).logsumexp(2), at_labels.exp()
+
+
+def loss_terms(options: Options) -> tuple[str, ...]:
+    """The method's name."""
+    return ("CALM",)
