@@ -55,6 +55,20 @@ def test_blocks_that_the_profile_lacks_are_left_out_with_a_line(request, capsys)
         photos.available(asked[1:2])
 
 
+def test_the_rows_of_a_table_that_can_be_trained(request):
+    own = request.getfixturevalue("study")  # in smoke, whose rivals are those on CUB with VGG16
+    assert list(own.rows("4", "CUB", "VGG16")) == ["CAM", "HaS", "ADL", "CutMix", "CALM", "ours"]
+    assert list(own.rows("4", "CUB", "VGG16", "none")) == ["CAM", "ours"]
+    assert list(own.rows("3", "ImageNet-1K", "VGG16")) == ["CAM", "ours"]
+    every = own.rows("3", "ImageNet-1K", "VGG16", "all")
+    assert list(every) == ["CAM", "ACoL", "ADL", "CutMix", "EIL", "ours"]
+    assert [own.recipe(**experiment).method for experiment in every.values()] == [
+        *("cam", "acol", "adl", "cutmix", "eil", "bridging")
+    ]
+    with pytest.raises(RecipeError, match="methods = 'some': expected 'all', 'none'"):
+        own.rows("1", "CUB", "VGG16", "some")
+
+
 def test_jobs_can_be_set_from_outside(monkeypatch):
     assert study.open_study("x").jobs >= 1
     assert study.default_jobs(torch.device("cuda")) == 1

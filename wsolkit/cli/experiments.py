@@ -152,6 +152,9 @@ def recipe(
     dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
     backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
     losses: Annotated[str | None, typer.Option(help="Any of drop,sim,norm,eil; or none; all if not given.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Another method, e.g. has or adl, instead of those losses.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
     source: Annotated[str, typer.Option(help="Whose values in profile paper: paper, released, authors.")] = "paper",
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value; options with a dot.")] = None,
@@ -160,7 +163,7 @@ def recipe(
 
     Example: wsolkit recipe --set method_options.lambda_sim=1 --set epochs=3 > my_recipe.json
 
-    Example: wsolkit recipe --set method=my_method --set method_options.strength=0.3 > my_recipe.json
+    Example: wsolkit recipe --method my_method --set method_options.strength=0.3 > my_recipe.json
     """
     from wsolkit.batch import notebooks
     from wsolkit.errors import RecipeError
@@ -168,10 +171,10 @@ def recipe(
     from wsolkit.training.profiles import LOSSES
 
     changes = notebooks.parse_settings(settings or [])
-    if "method" in changes and losses not in (None, "none"):
-        raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --set method replaces; give one.")
+    if (method or "method" in changes) and losses not in (None, "none"):
+        raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --method replaces; give one.")
     chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
-    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed, source)
+    made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed, source, method=method)
     typer.echo(made.altered(changes).to_json())
 
 

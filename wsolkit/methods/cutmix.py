@@ -58,3 +58,8 @@ def box(kept: float, height: int, width: int, y: float, x: float) -> tuple[int, 
         max(0, centre_x - wide // 2),
         min(width, centre_x + wide // 2),
     )
+
+
+def loss_terms(options: Options) -> tuple[str, ...]:
+    """The method's name."""
+    return ("CutMix",)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import ImageDraw, ImageFont, ImageOps
 
 import wsolkit
-from wsolkit import published
+from wsolkit import methods, published
 from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import NotInProfileError, RecipeError
 from wsolkit.study import tables
@@ -109,6 +109,29 @@ class Study:
         for reason in dict.fromkeys(map(str, lacking)):
             print(f"Left out: {reason}")
         return found
+
+    def rows(self, number: str, dataset: str, backbone: str, rivals: str | None = None) -> dict[str, dict[str, Any]]:
+        """The experiments behind those rows of a table of the paper that can be trained, in the paper's order.
+
+        Args:
+            number: of the table.
+            dataset: the paper's name of the data set.
+            backbone: the paper's name of the backbone.
+            rivals: ``"all"``: other methods as well; ``"none"``: CAM and ours alone; None: what the profile says.
+
+        Raises:
+            RecipeError: for anything else.
+        """
+        if rivals not in (None, "all", "none"):
+            raise RecipeError(f"methods = {rivals!r}: expected 'all', 'none', or None for the profile's choice.")
+        paper = published.table(number).query("dataset == @dataset and backbone == @backbone")
+        known: dict[str, dict[str, Any]] = {"CAM": {"losses": ()}, "ours": {}}
+        if rivals == "all" or (rivals is None and (dataset, backbone) in self.profile.rivals):
+            known |= {methods.find(name).label: {"method": name} for name in methods.names()} | {
+                "EIL": {"losses": ("eil",)}
+            }
+        there = {"dataset": dataset, "backbone": backbone}
+        return {row: known[row] | there for row in dict.fromkeys(paper["method"]) if row in known}
 
     def seeds_up_to(self, count: int) -> list[int]:
         """So many seeds: the study's own first, then the smallest others."""

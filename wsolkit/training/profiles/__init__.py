@@ -66,6 +66,8 @@ class Profile:
         sweep_seeds: seeds of every setting of a hyperparameter sweep.
         max_seeds: seeds up to which undecided claims are repeated; 0 for no more than ``seeds``.
         budget_minutes: minutes of training, summed over the runs, that such repetitions may take.
+        rivals: data sets and backbones, by the paper's names, on which tables train other people's methods as well,
+            unless they are asked to train all.
         judged_share: tables also judge only the images whose largest box covers at most this share; None does not.
     """
 
@@ -84,6 +86,7 @@ class Profile:
     sweep_seeds: tuple[int, ...] = (0,)
     max_seeds: int = 0
     budget_minutes: float = 0.0
+    rivals: tuple[tuple[str, str], ...] = ()
     judged_share: float | None = None
 
     def recipe(
