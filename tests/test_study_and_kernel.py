@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsolkit import methods
 from wsolkit.batch import notebooks, runner
 from wsolkit.errors import NotInProfileError, RecipeError, WsolkitError
 from wsolkit.study import study
@@ -67,6 +68,15 @@ def test_the_rows_of_a_table_that_can_be_trained(request):
     ]
     with pytest.raises(RecipeError, match="methods = 'some': expected 'all', 'none'"):
         own.rows("1", "CUB", "VGG16", "some")
+
+
+@pytest.mark.parametrize(("gone", "row"), [("acol", "ACoL"), ("adl", "ADL"), ("cutmix", "CutMix"), ("eil", "EIL")])
+def test_a_method_that_is_deleted_takes_only_its_own_row_along(request, monkeypatch, gone, row):
+    own = request.getfixturevalue("study")
+    every = own.rows("3", "ImageNet-1K", "VGG16", "all")
+    left = tuple(name for name in methods.names() if name != gone)
+    monkeypatch.setattr(methods, "names", lambda: left)
+    assert own.rows("3", "ImageNet-1K", "VGG16", "all") == {name: each for name, each in every.items() if name != row}
 
 
 def test_jobs_can_be_set_from_outside(monkeypatch):

@@ -127,9 +127,8 @@ class Study:
         paper = published.table(number).query("dataset == @dataset and backbone == @backbone")
         known: dict[str, dict[str, Any]] = {"CAM": {"losses": ()}, "ours": {}}
         if rivals == "all" or (rivals is None and (dataset, backbone) in self.profile.rivals):
-            known |= {methods.find(name).label: {"method": name} for name in methods.names()} | {
-                "EIL": {"losses": ("eil",)}
-            }
+            known |= {methods.find(name).label: {"method": name} for name in methods.names()}
+            known |= {"EIL": {"losses": (profiles.EIL,)}} if profiles.EIL in methods.names() else {}
         there = {"dataset": dataset, "backbone": backbone}
         return {row: known[row] | there for row in dict.fromkeys(paper["method"]) if row in known}
 
