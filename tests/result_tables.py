@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from wsolkit.study.tables import SMALL
+from wsolkit.study.tables import SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
@@ -22,6 +22,7 @@ def filled(text: str) -> str:
     tables = {
         "table 7": table7(DEMO),
         "claims": claims(DEMO),
+        "table 4": table4(DEMO),
         "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
         "photos, maps": maps(PHOTOS),
         "photos, table 7": table7(PHOTOS),
@@ -44,6 +45,17 @@ def table7(folder: Path) -> str:
         lines.append([*line, _beside(group[group["metric"] == SMALL].iloc[0])[0]] if small else line)
     heads = ["loss terms", *HEADS, "GT-known above vanilla [95%]", *(["GT-known, box at most half"] if small else [])]
     return _markdown(heads, lines)
+
+
+def table4(folder: Path) -> str:
+    """The rows of Tab. 4 on CUB with VGG16 that were trained, beside the paper's numbers."""
+    summary = pd.read_csv(folder / "table4_maxboxaccv2_summary.csv").dropna(subset="mean_pct")
+    block = summary.query("dataset == 'CUB' and backbone == 'VGG16'")
+    lines = []
+    for row, group in block.groupby("row", sort=False):
+        by_metric = group.set_index("metric")
+        lines.append([str(row), *(cell for metric in V2_NAMES for cell in _beside(by_metric.loc[metric]))])
+    return _markdown(["method", *(head for name in V2_NAMES.values() for head in (name, "paper"))], lines)
 
 
 def maps(folder: Path) -> str:
