@@ -21,10 +21,9 @@ class Given:
     def __init__(self, *numbers):
         self.numbers = list(numbers)
 
-    def __call__(self, shape):
-        return torch.tensor(self.numbers.pop(0)).expand(tuple(shape))
-
-    for_all = __call__
+    def for_all(self, count):
+        taken, self.numbers = self.numbers[:count], self.numbers[count:]
+        return taken
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_adl_acts_at_three_depths_and_chooses_for_each(images, monkeypatch):
         adl, "attention", lambda features, threshold, drop: asked.append((features.shape[1:], drop)) or 1
     )
     method, model = network("adl", drop_prob=0.75)
-    outcome = method.step(model, batch_of(images, Given([0.7, 0.8, 0.1])))
+    outcome = method.step(model, batch_of(images, Given(0.7, 0.8, 0.1)))
     assert asked == [((24, 16, 16), True), ((64, 8, 8), False), ((96, 8, 8), True)]
     assert torch.equal(outcome.logits, model(images).logits)
 
@@ -73,14 +72,14 @@ def test_cutmix_mixes_pixels_and_labels_by_area(images):
     assert cutmix.box(0.75, 64, 64, 0.5, 0.25) == (16, 48, 0, 32)
     assert cutmix.box(0.75, 64, 32, 0.0, 0.99) == (0, 16, 23, 32)
     method, model = network("cutmix")
-    outcome = method.step(model, batch_of(images, Given([0.0, 0.75, 0.5, 0.25])))
+    outcome = method.step(model, batch_of(images, Given(0.0, 0.75, 0.5, 0.25)))
     mixed = images.clone()
     mixed[:, :, 16:48, 0:32] = images.flip(0)[:, :, 16:48, 0:32]
     logits = model(mixed).logits
     expected = 0.75 * F.cross_entropy(logits, LABELS) + 0.25 * F.cross_entropy(logits, LABELS.flip(0))
     torch.testing.assert_close(outcome.total(), expected)
     assert torch.equal(images, images)
-    plain = methods.find("cutmix", {"mix_prob": 0.5}).step(model, batch_of(images, Given([0.5, 0.75, 0.5, 0.25])))
+    plain = methods.find("cutmix", {"mix_prob": 0.5}).step(model, batch_of(images, Given(0.5, 0.75, 0.5, 0.25)))
     torch.testing.assert_close(plain.total(), F.cross_entropy(model(images).logits, LABELS))
 
 

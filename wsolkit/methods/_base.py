@@ -35,9 +35,9 @@ class Draw:
         drawn = torch.rand((self.images, *shape[1:]), generator=self.generator)
         return drawn[self.part.start : self.part.stop]
 
-    def for_all(self, shape: Sequence[int]) -> Tensor:
-        """Numbers that all images of the batch have in common, of any shape."""
-        return torch.rand(tuple(shape), generator=self.generator)
+    def for_all(self, count: int) -> list[float]:
+        """So many numbers that all images of the batch have in common."""
+        return torch.rand(count, generator=self.generator).tolist()
 
 
 @dataclass(frozen=True)

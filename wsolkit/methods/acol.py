@@ -55,7 +55,7 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
 
 def erased(features: Tensor, cam: Tensor, erase_threshold: float) -> Tensor:
     """Features (B, C, H, W) without the cells where a CAM (B, H, W), normalised to [0, 1], exceeds the threshold."""
-    return features.masked_fill((maps.min_max(cam) > erase_threshold)[:, None], 0)
+    return features.masked_fill((maps.min_max(cam, check=False) > erase_threshold)[:, None], 0)
 
 
 def predict(model: GapClassifier, images: Tensor, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
 
     Each layer chooses once for the whole batch, as the authors' code does.
     """
-    drops = (batch.draw.for_all((3,)) < options.drop_prob).tolist()
+    drops = [number < options.drop_prob for number in batch.draw.for_all(3)]
 
     def act(number: int, features: Tensor) -> Tensor:
         return features * attention(features, options.drop_threshold, drops[number])

@@ -33,7 +33,7 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
 
     The box is the same for all images of a batch, as in the authors' code.
     """
-    mixed, quantile, y, x = batch.draw.for_all((4,)).tolist()
+    mixed, quantile, y, x = batch.draw.for_all(4)
     _, _, height, width = batch.images.shape
     kept = stats.beta.ppf(quantile, options.alpha, options.alpha) if mixed < options.mix_prob else 1.0
     top, bottom, left, right = box(kept, height, width, y, x)
