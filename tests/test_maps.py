@@ -309,3 +309,15 @@ def test_other_types_shapes_and_classes_are_refused(call):
     both = torch.ones(2, 3, 2, 2) * torch.tensor([1.0, 2.0])[:, None, None, None]
     wanted = maps.cam(both, torch.eye(4, 3), torch.tensor([0, 1]))
     assert torch.equal(maps.cam(both, torch.eye(4, 3), torch.tensor([0, 1], dtype=torch.uint8)), wanted)
+
+
+@pytest.mark.parametrize("size", [7.5, 0, (7,), (7, 8, 9), (7, 0), "7", None])
+def test_a_size_that_is_none_is_refused_in_words(size):
+    with pytest.raises(ValueError, match="Expected a size in pixels, or height and width"):
+        maps.score_map(torch.rand(1, 3, 3), size)
+
+
+def test_features_and_weights_of_different_widths_are_refused_in_words():
+    for function in (maps.cam, maps.target_similarity):
+        with pytest.raises(ValueError, match=r"class weights \(K, C\), received \(2, 3, 5, 5\) and \(4, 6\)"):
+            function(torch.rand(2, 3, 5, 5), torch.rand(4, 6), torch.tensor([0, 1]))

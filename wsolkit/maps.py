@@ -4,7 +4,7 @@ Axes: B images, C channels, K classes, H and W cells of the feature map. Functio
 outputs keep device and dtype unless it says otherwise.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Literal
 
@@ -207,7 +207,7 @@ def score_map(
         raise ValueError(f"Unknown normalisation {normalisation!r}; expected one of {', '.join(_NORMALISATIONS)}.")
     if percentile is not None and normalisation not in ("pas", "ivr"):
         raise ValueError(f"Normalisation {normalisation!r} takes no percentile; 'pas' and 'ivr' do.")
-    sides = (size, size) if isinstance(size, int | Integral) else tuple(size)
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
         raise ValueError(f"Expected a size in pixels, or height and width, each at least 1; received {size!r}.")
     _require_maps(maps, check=False)
@@ -268,6 +268,9 @@ def _percentile(maps: Tensor, share: float) -> Tensor:
 def _rows(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """The class weight (B, C) of each image."""
     target = torch.as_tensor(target, device=features.device)
+    if features.ndim != 4 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
+        received = f"{tuple(features.shape)} and {tuple(weight.shape)}"
+        raise ValueError(f"Expected features (B, C, H, W) and class weights (K, C), received {received}.")
     if target.shape != features.shape[:1] or target.dtype == torch.bool or target.is_floating_point():
         received = f"{tuple(target.shape)} of {target.dtype}"
         raise ValueError(f"Expected one class index for each of {len(features)} images, received {received}.")
