@@ -111,7 +111,7 @@ class Study:
         return found
 
     def rows(self, number: str, dataset: str, backbone: str, rivals: str | None = None) -> dict[str, dict[str, Any]]:
-        """The experiments behind those rows of a table of the paper that can be trained, in the paper's order.
+        """The experiments behind those rows of a table of the paper that can be trained: CAM, others, ours.
 
         Args:
             number: of the table.
@@ -130,7 +130,7 @@ class Study:
             known |= {methods.find(name).label: {"method": name} for name in methods.names()}
             known |= {"EIL": {"losses": (profiles.EIL,)}} if profiles.EIL in methods.names() else {}
         there = {"dataset": dataset, "backbone": backbone}
-        return {row: known[row] | there for row in dict.fromkeys(paper["method"]) if row in known}
+        return {row: known[row] | there for row in dict.fromkeys(["CAM", *paper["method"], "ours"]) if row in known}
 
     def seeds_up_to(self, count: int) -> list[int]:
         """So many seeds: the study's own first, then the smallest others."""
