@@ -275,7 +275,8 @@ raise AssertionError("a plan goes no further")
 """
 
 
-def test_missing_data_are_said_before_anything_begins(home, wsolkit, tmp_path):
+def test_missing_data_are_said_before_anything_begins(home, wsolkit, tmp_path, monkeypatch):
+    monkeypatch.setattr("wsolkit.models.pretrained_file", lambda model, name: None)  # the weights are there
     write_notebook(home / "notebooks", "wants", WANTS)
     code, out, errors = wsolkit("reproduce", "wants", "--profile", "photos")
     assert (code, out) == (2, "")

@@ -66,7 +66,7 @@ def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list
     order, randomness = (epoch_generator(0, 1, stream) for stream in (BATCHES, METHOD))
     taken = []
     for batch in training_batches(data, 8, 32, order, "cpu"):
-        batch = batch._replace(images=batch.images.double())
+        batch = replace(batch, images=batch.images.double())
         taken.append(engine.optimise(alone, stepper, optimizer, batch, randomness, parts=parts))
     return model, taken
 

@@ -156,7 +156,7 @@ def test_whatever_byte_is_damaged_the_error_is_one_of_the_kit(tmp_path):
             (tmp_path / "archive").write_bytes(damaged(content, rng))
 
             def read():
-                files = Files(tmp_path / "archive", "wnids.txt")
+                files = Files(tmp_path / "archive", "wnids.txt", "*")
                 files.table("wnids.txt", (1,))
                 files.picture("b.png")
 

@@ -109,7 +109,7 @@ def test_missing_data_is_explained(root, tmp_path):
     for where, options, message in (
         (None, OPTIONS, "needs data_root"),
         (tmp_path / "nowhere", OPTIONS, "nowhere does not exist"),
-        (tmp_path / "empty", OPTIONS, "found 0.*Give the folder that holds wnids.txt"),
+        (tmp_path / "empty", OPTIONS, "Expected wnids.txt once.*found 0.*Give the folder or archive that holds it"),
         (tmp_path / "cut.zip", OPTIONS, "neither a folder nor a complete zip"),
         (root, {"first_class": 2, "classes": 2}, "has 3 classes; the options ask for classes 2 to 3"),
     ):

@@ -1,7 +1,7 @@
 """Training and evaluation batches from decoded images: crop, flip, normalise (the benchmark's protocol)."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,7 +21,8 @@ BATCHES, METHOD, PARTNERS = 0, 1, 2
 Window = tuple[int, int, bool]
 
 
-class Loaded(NamedTuple):
+@dataclass(frozen=True)
+class Loaded:
     """A process's share of a batch.
 
     Attributes:
