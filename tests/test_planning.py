@@ -37,7 +37,7 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     assert [planning.duration(seconds) for seconds in (0, 119, 120, 9000, 7200 * 30)] == [
         *("0 s", "119 s", "2.0 min", "2.5 h", "2.5 days")
     ]
-    assert list(planning.by_kind(table)["method"])[:3] == ["vanilla, for pretraining", "vanilla", "drop + sim + norm"]
+    assert list(planning.by_kind(table)["method"])[:3] == ["vanilla, for pretraining", "vanilla", "ADL"]
     text = planning.totals(table)
     assert f"{len(table)} unique runs: 1 done, 0 begun, {len(table) - 1} missing" in text
     assert f"{table['images'].sum():,} images left" in text
