@@ -250,9 +250,9 @@ def test_crops_are_windows_of_the_image_some_mirrored(generator):
 def test_an_epoch_shows_every_image_once(tmp_path):
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 21}))
     batches = list(training_batches(data, 5, 32, epoch_generator(0, 1), "cpu"))
-    assert [len(labels) for _, labels, *_ in batches] == [5, 5, 5, 5]
+    assert [len(batch.labels) for batch in batches] == [5, 5, 5, 5]
     even = list(training_batches(data, 7, 32, epoch_generator(0, 1), "cpu"))
-    assert sorted(torch.cat([labels for _, labels, *_ in even]).tolist()) == sorted(data.labels.tolist())
+    assert sorted(torch.cat([batch.labels for batch in even]).tolist()) == sorted(data.labels.tolist())
 
 
 def test_all_methods_see_the_same_images(tiny, tmp_path, machine, monkeypatch):
@@ -278,8 +278,8 @@ def test_image_and_label_stay_together(tmp_path):
     """Reading in the order of the disk must not separate them."""
     data = CachedDataset(open_dataset("synthetic_birds", "test", 32, {"test": 30}), tmp_path)
     looked_up = {normalise(data.images[i : i + 1]).sum().item(): int(data.labels[i]) for i in range(30)}
-    for images, labels, *_ in training_batches(data, 8, 32, epoch_generator(1, 2), "cpu"):
-        for image, label in zip(images, labels, strict=True):
+    for batch in training_batches(data, 8, 32, epoch_generator(1, 2), "cpu"):
+        for image, label in zip(batch.images, batch.labels, strict=True):
             nearest = min(looked_up, key=lambda total: abs(total - image.sum().item()))
             assert looked_up[nearest] == label
 
