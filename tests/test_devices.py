@@ -37,6 +37,7 @@ def autocast_as_on_a_gpu(monkeypatch):
     """Let mixed precision do what it would do on a GPU; it is off where PyTorch finds none."""
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *arguments: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # which fake tensors do not know
 
 
 class Given(methods.Draw):
@@ -70,7 +71,7 @@ def test_a_step_keeps_to_the_gpu_and_never_waits_for_it(method, options, backbon
             images, labels = torch.rand(4, 3, 64, 64), torch.zeros(4, dtype=torch.long)
         with Waits() as waits, torch.autocast("cuda", precision, enabled=precision is not None):
             for warm in (True, False):
-                draw = Given(torch.Generator(), 4, range(4))
+                draw = Given(torch.Generator(), 4, range(4), CUDA)
                 step = found.step(model, methods.Batch(images, labels, draw, warm, (images, labels)))
                 assert step.total().device.type == "cuda"
                 assert step.logits.device.type == "cuda"

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from tests.conftest import tiny_recipe
-from wsolkit import methods, models
+from wsolkit import maps, methods, models
 from wsolkit.errors import TrainingError
 from wsolkit.methods import Step
 from wsolkit.methods._base import Term
@@ -58,7 +60,7 @@ def test_processes_share_the_very_same_batches(store, tiny):
         assert [image for part in parts for image in part.mine] == list(batch.mine) == list(range(batch.size))
 
 
-def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[tuple[dict, float]]]:
+def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list[dict]]:
     data = machine.open(recipe, "train-weaksup")
     model = models.build(recipe.backbone, len(data.classes), 0).train().double()
     optimizer, alone = loop.make_optimizer(recipe, model), Engine(torch.device("cpu"))
@@ -67,7 +69,7 @@ def three_steps(recipe, machine, parts: int) -> tuple[models.GapClassifier, list
     taken = []
     for batch in training_batches(data, 8, 32, order, "cpu"):
         batch = replace(batch, images=batch.images.double())
-        taken.append(engine.optimise(alone, stepper, optimizer, batch, randomness, parts=parts))
+        taken.append(engine.totals(alone, [engine.optimise(alone, stepper, optimizer, batch, randomness, parts=parts)]))
     return model, taken
 
 
@@ -80,8 +82,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(machine, parts):
     for name, tensor in split.state_dict().items():
         assert torch.allclose(tensor, whole.state_dict()[name], rtol=0, atol=1e-10), name
     for one, other in zip(steps, split_steps, strict=True):
-        assert other[1] == one[1] == 8
-        assert other[0] == pytest.approx(one[0], abs=1e-10)
+        assert other[engine.IMAGES] == one[engine.IMAGES] == 8
+        assert other.pop("train_top1_cls") == pytest.approx(one.pop("train_top1_cls"), abs=1e-6)  # of shares in float32
+        assert other == pytest.approx(one, abs=1e-10)
 
 
 @pytest.mark.slow
@@ -150,29 +153,66 @@ def test_a_recipe_does_not_know_how_it_is_trained(tiny):
     assert {"precision", "parts", "processes"}.isdisjoint(json.loads(tiny.to_json()))
 
 
-def test_a_loss_that_breaks_in_one_part_leaves_the_network_alone(machine):
-    recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
-    bridging = methods.find("bridging")
-    calls = []
+def test_the_first_step_whose_loss_breaks_is_named(store, tiny, monkeypatch):
+    """Steps are looked at together, the broken one in the second look; the epochs before it stay."""
+    bridging = methods.find("bridging").module
+    true_step, calls = bridging.step, []
 
-    def broken(model, batch):
-        outcome = bridging.step(model, batch)
+    def broken(model, batch, options):
+        outcome = true_step(model, batch, options)
         calls.append(len(batch.images))
-        if len(calls) == 2:
+        if len(calls) == 9:
             term = outcome.terms["sim"]
             outcome.terms["sim"] = term._replace(value=term.value * float("nan"))
         return outcome
 
+    monkeypatch.setattr(bridging, "step", broken)
+    monkeypatch.setattr(loop, "LOOK_EVERY", 2)
+    store = RunStore(store.root, replace(store.machine, parts=2))
+    with pytest.raises(TrainingError, match="epoch 2, step 2, term 'sim'. Lower"):
+        store.get(tiny)
+    assert store.finished_epochs(tiny) == 1
+
+
+WAITING = {"item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "__bool__", "__float__", "__int__"}
+
+
+class Waits(TorchFunctionMode):
+    """Counts the calls that a GPU would have to be waited for, boolean indices among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        indices = args[1] if name in ("__getitem__", "__setitem__") else ()
+        masked = any(
+            getattr(each, "dtype", None) == torch.bool
+            for each in (indices if isinstance(indices, tuple) else (indices,))
+        )
+        if name in WAITING or masked:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_whole_step_waits_for_no_device(machine, tiny, method, monkeypatch):
+    """Forward, backward and update; the totals at the end wait once, however many steps were taken."""
+    monkeypatch.setattr(methods.Draw, "for_all", lambda draw, count: [0.3] * count)  # drawn on the CPU in any case
+    monkeypatch.setattr(maps, "_rows", lambda features, weight, target: weight[target])  # looks at labels on a CPU only
+    recipe = tiny.changed(method=method, method_options={})
     data = machine.open(recipe, "train-weaksup")
-    model = models.build("vgg16", len(data.classes), 0).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    stepper = Stepper(model, broken)
-    batch = next(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu"))
-    optimizer = loop.make_optimizer(recipe, model)
-    alone = Engine(torch.device("cpu"))
-    with pytest.raises(FloatingPointError, match="^term 'sim'$"):
-        engine.optimise(alone, stepper, optimizer, batch, epoch_generator(0, 1, METHOD), parts=2)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model = loop.initial_model(recipe, len(data.classes), "cpu").train()
+    optimizer, alone = loop.make_optimizer(recipe, model), Engine(torch.device("cpu"))
+    batches, randomness = loop.epoch_batches(recipe, 3, data, alone)
+    stepper, given = Stepper(model, recipe.components.method.step), list(batches)
+    with Waits() as waits:
+        taken = [engine.optimise(alone, stepper, optimizer, batch, randomness) for batch in given]
+        assert not waits.found
+        engine.totals(alone, taken)
+    assert len(taken) > 1
+    assert waits.found["cpu"] == 1
 
 
 def test_more_processes_than_images_in_a_batch_are_refused(tiny, machine, tmp_path):

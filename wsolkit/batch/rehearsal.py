@@ -16,8 +16,7 @@ from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import progress
 from wsolkit.training.engine import Engine, Stepper, optimise
 from wsolkit.training.evaluation import MAP_KINDS, evaluate
-from wsolkit.training.loading import METHOD, PARTNERS, epoch_generator, training_batches
-from wsolkit.training.loop import check_selectable, initial_model, make_optimizer
+from wsolkit.training.loop import check_selectable, epoch_batches, initial_model, make_optimizer
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 
@@ -128,12 +127,9 @@ def _is_absent(dataset: str, machine: Machine) -> bool:
 
 def _step_and_evaluation(recipe: Recipe, train: OpenedDataset, test: OpenedDataset, device: torch.device) -> None:
     model = initial_model(recipe.changed(pretrained=None), len(train.classes), device).train()
-    order = epoch_generator(recipe.seed, 1)
-    pairs = epoch_generator(recipe.seed, 1, PARTNERS) if recipe.components.method.paired else None
-    batch = next(training_batches(train, len(train), recipe.crop_size, order, device, pairs=pairs))
-    optimizer, randomness = make_optimizer(recipe, model), epoch_generator(recipe.seed, 1, METHOD)
-    stepper = Stepper(model, recipe.components.method.step)
-    optimise(Engine(device), stepper, optimizer, batch, randomness)
+    engine, optimizer = Engine(device), make_optimizer(recipe, model)
+    batches, randomness = epoch_batches(recipe, recipe.warm_epochs + 1, train, engine)
+    optimise(engine, Stepper(model, recipe.components.method.step), optimizer, next(batches), randomness)
     check_selectable(recipe, test)
     evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), len(test))
 

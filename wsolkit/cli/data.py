@@ -47,7 +47,7 @@ def get(
 
     Example: wsolkit data get weights --name mobilenet_v2
     """
-    from wsolkit import datasets
+    from wsolkit import datasets, models
     from wsolkit.datasets import _downloads
     from wsolkit.own import classifiers
     from wsolkit.system import folders
@@ -56,9 +56,9 @@ def get(
         raise typer.BadParameter(f"--name belongs to {WEIGHTS!r}: `wsolkit data get {WEIGHTS} --name mobilenet_v2`.")
     if model is not None:
         with interruptible():
-            url = classifiers.imagenet_weights(model).url
-            digits = url.removesuffix(".pth").rsplit("-", 1)[-1]
-            archive = datasets.Archive(url.rsplit("/", 1)[-1], url, f"sha256:{digits}")
+            published = classifiers.imagenet_weights(model)
+            file, digits = models.torchvision_name(published)
+            archive = datasets.Archive(file, published.url, f"sha256:{digits}")
             typer.echo(f"{_downloads.download(archive, folders.weights_root())} is there")
         return
     source = datasets.find_published(name)

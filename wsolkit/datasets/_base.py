@@ -9,11 +9,10 @@ import numpy as np
 import pydantic
 from torch.utils.data import Dataset
 
+from wsolkit.system.registry import STRICT
+
 #: Roles of the WSOL benchmark: labels only; boxes for tuning and model selection; the final report.
 SPLITS = ("train-weaksup", "train-fullsup", "test")
-
-#: Configuration of every ``Options`` class: unknown names and wrong types are refused.
-STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 
 #: A share of a picture, as an option.
 Share = Annotated[float, pydantic.Field(gt=0, le=1)]

@@ -134,6 +134,10 @@ class Files:
         """A picture, in RGB; DataError if it is missing or damaged."""
         return decode(self.read(name), f"{name} in {self.root}")
 
+    def picture_of(self, paths: Mapping[str, str], image_id: str) -> Image.Image:
+        """The picture of an image id, from the relative names of all of them."""
+        return self.picture(paths[image_id])
+
     def table(self, name: str, counts: Sequence[int], separator: str | None = "\t") -> Table:
         """A text file in columns; DataError if it is missing or damaged."""
         return parse_table(self.read(name), f"{name} in {self.root}", counts, separator)

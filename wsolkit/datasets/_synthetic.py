@@ -10,7 +10,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from wsolkit.datasets import _drawing as drawing
-from wsolkit.datasets._base import SPLITS, STRICT, Extent, Sample, WsolDataset
+from wsolkit.datasets._base import SPLITS, Extent, Sample, WsolDataset
+from wsolkit.system.registry import STRICT
 
 #: Raised whenever a change of code changes a pixel, so that caches are drawn anew.
 DRAWING_VERSION = 2

@@ -13,13 +13,13 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from wsolkit.datasets._base import STRICT
 from wsolkit.datasets._benchmark import Benchmark
 from wsolkit.datasets._files import ImageFolders
 from wsolkit.datasets._metadata import BENCHMARK, LAST_LABEL, Metadata, class_names
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._tables import LARGEST, read_table
 from wsolkit.errors import DataError
+from wsolkit.system.registry import STRICT
 
 ARCHIVE_FOLDER = "CUB_200_2011"
 

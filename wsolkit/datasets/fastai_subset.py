@@ -16,17 +16,17 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torchvision.models import MobileNet_V2_Weights
 
-from wsolkit.datasets._base import SPLITS, STRICT, Extent, Share, box_share
+from wsolkit.datasets._base import SPLITS, Extent, Share, box_share
 from wsolkit.datasets._files import Files
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
+from wsolkit.system.registry import STRICT
 
 #: Of the validation photographs of a class, so many belong to train-fullsup; the rest is test.
 FULLSUP = 20
@@ -74,7 +74,7 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
     metadata = Metadata(tuple(paths), np.array([label for _, label in labels.values()]), sizes, boxes)
     # The publisher's sizes have the same names: the first photograph tells them apart.
     seen = hashlib.sha256(metadata.fingerprint().encode() + files.read(next(iter(paths.values())))).hexdigest()[:16]
-    picture = partial(_picture, files, paths)
+    picture = partial(files.picture_of, paths)
     return PictureDataset("fastai_subset", split, size, metadata, class_names(options), picture, fingerprint=seen)
 
 
@@ -155,7 +155,3 @@ def _known() -> Mapping[str, _Known]:
             split = "train-fullsup" if rank < FULLSUP else "test"
             found[str(image)] = _Known(split, boxes[["x0", "y0", "x1", "y1"]].to_numpy(), size)
     return found
-
-
-def _picture(files: Files, paths: Mapping[str, str], image_id: str) -> Image.Image:
-    return files.picture(paths[image_id])

@@ -7,22 +7,22 @@ every tenth training image of a class, by the number in its name; it is never tr
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from wsolkit.datasets._base import SPLITS, STRICT, Extent, Share, box_share
+from wsolkit.datasets._base import SPLITS, Extent, Share, box_share
 from wsolkit.datasets._files import Files
 from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
+from wsolkit.system.registry import STRICT
 
 #: One in so many training images of a class belongs to train-fullsup: those whose number ends in 9.
 HELD_OUT = 10
@@ -101,7 +101,7 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
     name_of = dict(zip(known, words, strict=True))
     classes = [name_of.get(wnid, wnid).split(",")[0] for wnid in chosen]
     fingerprint = hashlib.sha256(repr(items).encode()).hexdigest()[:16]
-    picture = partial(_picture, files, paths)
+    picture = partial(files.picture_of, paths)
     return PictureDataset("tiny_imagenet", split, size, metadata, classes, picture, fingerprint=fingerprint)
 
 
@@ -148,7 +148,3 @@ def _listed(files: Files, name: str, columns: int, folder: str) -> list[tuple[st
     boxes = map(tuple, table.numbers(first=columns - 4).tolist())
     paths = (f"{folder}/{image}" for image in table.columns[0])
     return list(zip(paths, table.columns[1], boxes, strict=True))
-
-
-def _picture(files: Files, paths: Mapping[str, str], image_id: str) -> Image.Image:
-    return files.picture(paths[image_id])

@@ -6,8 +6,8 @@ A method's file has a frozen dataclass ``Options`` and a function
 - ``PAIRED = True``: the batch also has `Batch.partners`;
 - ``layers(model, options) -> Module``: layers of the method's own, which ``model.extra`` then holds: trained at the
   rate of the latter part, saved and resumed with the network;
-- ``predict(model, images, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
-  (B, H, W) in evaluation, where that is not by the network's logits and the CAM;
+- ``predict(model, output, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
+  (B, H, W) in evaluation, from what the network gave, where that is not by its logits and the CAM;
 - ``warm_stage(options) -> (method, options)``: the method that computes the same until alignment begins;
 - ``loss_terms(options) -> (name, ...)``: the names by which the paper's tables call it.
 """
@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
-from wsolkit.methods._base import STRICT, Batch, Draw, Share, Step, Term, Weight
+from wsolkit.methods._base import Batch, Draw, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier
 from wsolkit.system import registry
+from wsolkit.system.registry import STRICT
 
 __all__ = [
     "STRICT",

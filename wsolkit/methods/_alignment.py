@@ -8,7 +8,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from wsolkit import losses, maps
-from wsolkit.methods._base import STRICT, Share, Term, Weight
+from wsolkit.methods._base import Share, Term, Weight
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple, cast
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Generator, Tensor
 
-#: Configuration of every ``Options`` class: unknown names and wrong types are refused.
-STRICT = ConfigDict(extra="forbid", strict=True)
+from wsolkit.system.devices import send
 
 #: A loss term's weight, and a share or probability, as options.
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -18,22 +17,24 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Draw:
-    """Uniform numbers in [0, 1) on the CPU, the same for each image on one process and on many.
+    """Uniform numbers in [0, 1), drawn on the CPU: the same for each image on one process and on many.
 
     Attributes:
         generator: in the same state wherever images of the batch are.
         images: images of the whole batch.
         part: which of them are here.
+        device: where the numbers go.
     """
 
     generator: Generator
     images: int
     part: range
+    device: torch.device | str = "cpu"
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """Numbers for each image: (B, ...), where B counts the images that are here."""
         drawn = torch.rand((self.images, *shape[1:]), generator=self.generator)
-        return drawn[self.part.start : self.part.stop]
+        return send(drawn[self.part.start : self.part.stop], self.device)
 
     def for_all(self, count: int) -> list[float]:
         """So many numbers that all images of the batch have in common."""

@@ -10,8 +10,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from wsolkit import maps
-from wsolkit.methods._base import STRICT, Batch, Share, Step, Term
-from wsolkit.models import GapClassifier
+from wsolkit.methods._base import Batch, Share, Step, Term
+from wsolkit.models import GapClassifier, Output
+from wsolkit.system.registry import STRICT
 
 #: Channels of the second classifier's convolutions, where the features have as many (the paper: 1024).
 WIDTH = 1024
@@ -58,9 +59,8 @@ def erased(features: Tensor, cam: Tensor, erase_threshold: float) -> Tensor:
     return features.masked_fill((maps.min_max(cam, check=False) > erase_threshold)[:, None], 0)
 
 
-def predict(model: GapClassifier, images: Tensor, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+def predict(model: GapClassifier, output: Output, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """The first classifier's logits, and the larger of both normalised maps at each cell."""
-    output = model(images)
     first = maps.cam(output.features, model.classifier.weight, labels)
     every = model.extra(erased(output.features, first, options.erase_threshold))
     second = every[torch.arange(len(labels), device=labels.device), labels]

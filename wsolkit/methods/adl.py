@@ -6,8 +6,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from wsolkit.erasing import attended_cells
-from wsolkit.methods._base import STRICT, Batch, Share, Step, Term
+from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from wsolkit.methods._base import STRICT, Batch, Step, Term
-from wsolkit.models import GapClassifier
+from wsolkit.methods._base import Batch, Step, Term
+from wsolkit.models import GapClassifier, Output
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,9 +38,9 @@ def joint(model: GapClassifier, features: Tensor) -> Tensor:
     return by_cell.log_softmax(1) + attention - attention.flatten(2).logsumexp(2)[..., None, None]
 
 
-def predict(model: GapClassifier, images: Tensor, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+def predict(model: GapClassifier, output: Output, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """The logarithm of p(y | x), and p(label, z | x) at each cell."""
-    found = joint(model, model(images).features)
+    found = joint(model, output.features)
     at_labels = found[torch.arange(len(labels), device=labels.device), labels]
     return found.flatten(2).logsumexp(2), at_labels.exp()
 

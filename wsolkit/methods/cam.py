@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 
-from wsolkit.methods._base import STRICT, Batch, Step, Term
+from wsolkit.methods._base import Batch, Step, Term
 from wsolkit.models import GapClassifier
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -8,8 +8,9 @@ from pydantic.dataclasses import dataclass
 from scipy import stats
 from torch import Tensor
 
-from wsolkit.methods._base import STRICT, Batch, Share, Step, Term
+from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
+from wsolkit.system.registry import STRICT
 
 #: A batch has partners.
 PAIRED = True

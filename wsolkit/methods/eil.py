@@ -9,8 +9,9 @@ from pydantic.dataclasses import dataclass
 
 from wsolkit.erasing import attended_cells
 from wsolkit.methods._alignment import AlignmentOptions, alignment_losses, alignment_terms, without_alignment
-from wsolkit.methods._base import STRICT, Batch, Share, Step, Term, Weight
+from wsolkit.methods._base import Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, frozen_statistics
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

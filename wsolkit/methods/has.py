@@ -7,8 +7,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from wsolkit.methods._base import STRICT, Batch, Draw, Share, Step, Term
+from wsolkit.methods._base import Batch, Draw, Share, Step, Term
 from wsolkit.models import GapClassifier
+from wsolkit.system.registry import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -33,7 +34,7 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
 def hidden(images: Tensor, options: Options, draw: Draw) -> Tensor:
     """Images (B, 3, H, W) whose hidden pixels are 0, which is ImageNet's mean colour, since images are normalised."""
     kept = draw((len(images), 1, options.patches, options.patches)) >= options.hide_prob
-    kept = kept.to(images.device, images.dtype, non_blocking=True)
+    kept = kept.to(images.dtype)
     return images * F.interpolate(kept, images.shape[2:], mode="nearest")
 
 

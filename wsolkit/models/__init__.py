@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-from wsolkit.models._base import GapClassifier, Output, frozen_statistics, new_classifier
+from wsolkit.models._base import GapClassifier, Output, frozen_statistics, new_classifier, without_prefix
 from wsolkit.models._weights import (
     PUBLISHED,
     imagenet_weights_file,
@@ -17,6 +17,7 @@ from wsolkit.models._weights import (
     pretrained_file,
     read_state_dict,
     torchvision_file,
+    torchvision_name,
 )
 from wsolkit.system import registry
 
@@ -36,6 +37,8 @@ __all__ = [
     "pretrained_file",
     "read_state_dict",
     "torchvision_file",
+    "torchvision_name",
+    "without_prefix",
 ]
 
 

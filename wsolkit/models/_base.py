@@ -39,13 +39,13 @@ class GapClassifier(nn.Module, ABC):
     Attributes:
         classifier: the linear layer.
         extra: a method's own layers, if it has any.
-        predict: from images (B, 3, H, W) and labels (B,) to logits (B, K) and score maps (B, H, W), in evaluation, if
+        predict: in evaluation, from what `forward` gave and labels (B,) to logits (B, K) and score maps (B, H, W), if
             the method has a way of its own; None for the logits of `forward` and the CAM.
     """
 
     classifier: nn.Linear
     extra: nn.Module
-    predict: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None" = None
+    predict: Callable[[Output, Tensor], tuple[Tensor, Tensor]] | None = None
     imagenet_weights: "WeightsEnum | None" = None
     load_imagenet: Callable[[Mapping[str, Tensor]], None]
 
@@ -134,6 +134,11 @@ def new_classifier(channels: int, num_classes: int) -> nn.Linear:
     nn.init.normal_(classifier.weight, 0, 0.01)
     nn.init.zeros_(classifier.bias)
     return classifier
+
+
+def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with ``prefix``, named without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

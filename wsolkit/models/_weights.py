@@ -121,13 +121,12 @@ def torchvision_file(weights: "WeightsEnum", file: str | Path | None = None) -> 
 
     Args:
         weights: which, e.g. ``MobileNet_V2_Weights.IMAGENET1K_V1``.
-        file: None looks in `wsolkit.system.folders.weights_root` for the file under torchvision's own name, whose last
-            digits are the first of its SHA-256.
+        file: None looks in `wsolkit.system.folders.weights_root` for the file under torchvision's own name.
 
     Raises:
         CheckpointError: if the file is missing, or is not the published one.
     """
-    name = weights.url.rsplit("/", 1)[-1]
+    name, digits = torchvision_name(weights)
     path = Path(file or folders.weights_root() / name).expanduser()
     if not os.path.isfile(path):
         model = str(weights).removesuffix(f"_Weights.{weights.name}").lower()
@@ -135,9 +134,15 @@ def torchvision_file(weights: "WeightsEnum", file: str | Path | None = None) -> 
             f"ImageNet weights not found at {path}.\n`wsolkit data get weights --name {model}` downloads them; or set "
             "WSOLKIT_WEIGHTS to the folder that has the file."
         )
-    if file is None and not sha256(path).startswith(Path(name).stem.rsplit("-", 1)[-1]):
+    if file is None and not sha256(path).startswith(digits):
         raise CheckpointError(f"{path} is not the file that torchvision publishes. Remove it and download it again.")
     return path
+
+
+def torchvision_name(weights: "WeightsEnum") -> tuple[str, str]:
+    """The name of the file of torchvision's published weights, and the first digits of its SHA-256, which end it."""
+    name = weights.url.rpartition("/")[2]
+    return name, Path(name).stem.rpartition("-")[2]
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
-from wsolkit.models._base import GapClassifier, new_classifier
+from wsolkit.models._base import GapClassifier, new_classifier, without_prefix
 
 #: Index, in torchvision's ``features``, of the last block that halves the map; attentive dropout acts before it.
 LAST_STRIDE = 14
@@ -54,8 +54,7 @@ class MobileNetV2(GapClassifier):
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take the features of a torchvision MobileNetV2 state dict; its classifier has no place here."""
-        prefix = "features."
-        self.features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.features.load_state_dict(without_prefix(state, "features."))
 
 
 def build(num_classes: int) -> MobileNetV2:

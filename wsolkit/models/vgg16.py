@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from wsolkit.models._base import GapClassifier, new_classifier
+from wsolkit.models._base import GapClassifier, new_classifier, without_prefix
 
 #: Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it.
 LAST_POOLING = 23
@@ -54,8 +54,7 @@ class Vgg16(GapClassifier):
 
     def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
         """Take the convolutions of a torchvision VGG16 state dict; its three linear layers have no place here."""
-        prefix = "features."
-        self.features.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.features.load_state_dict(without_prefix(state, "features."))
 
 
 def build(num_classes: int) -> Vgg16:

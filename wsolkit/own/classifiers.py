@@ -130,7 +130,7 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
     model = fit.build(fit.classes)
     try:
         model.load_state_dict(fit.state)
-    except (RuntimeError, NotImplementedError) as error:  # of types that cannot be copied, such as quantized ones
+    except RuntimeError as error:  # of types that cannot be copied, such as quantized ones
         raise CheckpointError(f"Cannot copy the weights in {weights} into {name}: {first_line(error)}") from error
     return model.eval()
 
@@ -181,7 +181,7 @@ def _best_fit(name: str, state: Mapping[str, Tensor]) -> _Fit:
         shapes = _shapes(build)
         heads, first = [key for key, shape in shapes.items() if PROBE in shape[:1]], next(iter(shapes))
         for prefix in ("", *sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})):
-            given = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            given = models.without_prefix(state, prefix)
             classes = max((len(given[key]) for key in heads if key in given and given[key].ndim), default=0) or PROBE
             expected = shapes | {key: (classes, *shapes[key][1:]) for key in heads}
             found = {key: tuple(tensor.shape) for key, tensor in given.items()}

@@ -11,9 +11,12 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wsolkit.errors import RecipeError, nearest, unknown
+
+#: Configuration of every ``Options`` class: unknown names and wrong types are refused.
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 #: By kind, what every plug-in defines.
 REQUIRED = {"method": ("Options", "step"), "dataset": ("Options", "open_split"), "backbone": ("build",)}

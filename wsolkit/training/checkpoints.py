@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wsolkit.errors import CheckpointError
+from wsolkit.models import without_prefix
 from wsolkit.system.writing import atomic_file
 from wsolkit.training.engine import Engine
 from wsolkit.training.recipes import Recipe
@@ -143,9 +144,9 @@ def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine)
         logger.warning("%s Going on from the epoch before, %s.", error, PREVIOUS)
         path = folder / PREVIOUS
         tensors, header = load(path)
-    load_into(model, _with_prefix(tensors, MODEL), path)
+    load_into(model, without_prefix(tensors, MODEL), path)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, buffer in _with_prefix(tensors, MOMENTUM).items():
+    for number, buffer in without_prefix(tensors, MOMENTUM).items():
         parameter = parameters[int(number)]
         optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
     engine.restore(header.get("engine", {}))
@@ -157,11 +158,6 @@ def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine)
 def _write_history(folder: Path, history: list[dict]) -> None:
     with atomic_file(folder / HISTORY) as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name starts with ``prefix``, named without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> str:

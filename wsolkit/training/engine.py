@@ -6,10 +6,10 @@ of each, and every image meets the same crop and the same dropout as in one proc
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, distributed, nn
@@ -27,6 +27,9 @@ Precision = Literal["float32", "bf16", "fp16"]
 
 #: Types of the network's passes in mixed precision.
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+#: The column of the history that has the sum of all losses, and the name of the number of images among `totals`.
+TOTAL, IMAGES = "loss_total", "images"
 
 
 class Engine:
@@ -48,6 +51,8 @@ class Engine:
             torch.cuda.set_device(self.device)
         if self.world > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        # What processes tell each other besides gradients stays on the CPU.
+        self._words: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if self.world > 1 else None
         self.autocast = torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
@@ -80,21 +85,19 @@ class Engine:
         self._scaler.step(optimizer)
         self._scaler.update()
 
-    def sum(self, values: list[float]) -> list[float]:
-        """The sums of some numbers over all processes; each waits for the others."""
-        if self.world == 1:
-            return values
-        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(numbers)
-        return numbers.tolist()
+    def sum(self, values: Tensor) -> Tensor:
+        """The sums of CPU numbers over all processes; each waits for the others, none for its GPU."""
+        if self.world > 1:
+            distributed.all_reduce(values, group=self._words)
+        return values
 
     def agree(self, answer: bool) -> bool:
         """The main process's answer, in all processes."""
-        return self.sum([float(answer and self.main)])[0] > 0
+        return bool(self.sum(torch.tensor(float(answer and self.main))) > 0)
 
     def wait(self) -> None:
         """Wait until all processes arrive."""
-        self.sum([0.0])
+        self.sum(torch.zeros(1))
 
     def state(self) -> dict[str, Any]:
         """What steps change besides network and optimizer: the scale of the loss, which ``fp16`` adapts."""
@@ -115,7 +118,7 @@ class Stepper(nn.Module):
         self.model, self._step = model, step
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, dict]:
-        """The total loss, the number of correctly classified images, and the loss terms by name.
+        """The total loss, the share of correctly classified images, and the loss terms by name.
 
         Raises:
             TrainingError: if the method, which may be anybody's, does not return a `Step` with scalar terms.
@@ -129,8 +132,51 @@ class Stepper(nn.Module):
             if term.value.ndim:
                 shape = tuple(term.value.shape)
                 raise TrainingError(f"The method's loss term {name!r} has the shape {shape}; expected a scalar.")
-        right = (outcome.logits.argmax(1) == batch.labels).sum()
+        right = (outcome.logits.argmax(1) == batch.labels).float().mean()
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
+
+
+class Taken(NamedTuple):
+    """What is known of one optimisation step in this process.
+
+    Attributes:
+        names: of the columns: the losses, and the share of correctly classified images.
+        means: (parts, columns) over the images of each part, on the device.
+        counts: images of each part.
+    """
+
+    names: tuple[str, ...]
+    means: Tensor
+    counts: list[int]
+
+
+def totals(engine: Engine, steps: Sequence[Taken], first: int = 1) -> dict[str, float]:
+    """What some steps add up to over all processes; only here does anybody wait for the device.
+
+    Args:
+        engine: that took the steps.
+        steps: one after the other, of one stage.
+        first: the number of the first.
+
+    Returns:
+        By name, sums over all images, and the number of those by :data:`IMAGES`.
+
+    Raises:
+        FloatingPointError: naming the first step whose losses are not finite, and these losses.
+    """
+    if not steps:
+        return {}
+    means = torch.cat([step.means for step in steps]).cpu().double()
+    counts = torch.tensor([count for step in steps for count in step.counts], dtype=means.dtype)[:, None]
+    number = torch.tensor([number for number, step in enumerate(steps) for _ in step.counts])
+    rows = torch.zeros(len(steps), means.shape[1] + 1, dtype=means.dtype)
+    rows = engine.sum(rows.index_add(0, number, torch.cat([means * counts, counts], 1)))
+    names = (*steps[0].names, IMAGES)
+    for step, row in enumerate(rows.tolist(), first):
+        if broken := [name for name, value in zip(names, row, strict=True) if not math.isfinite(value)]:
+            terms = [repr(name.removeprefix("loss_")) for name in broken if name != TOTAL or broken == [TOTAL]]
+            raise FloatingPointError(f"step {step}, term {', '.join(terms)}")
+    return dict(zip(names, rows.sum(0).tolist(), strict=True))
 
 
 def optimise(
@@ -141,12 +187,12 @@ def optimise(
     randomness: Generator,
     warm: bool = False,
     parts: int = 1,
-) -> tuple[dict[str, float], float]:
-    """One optimisation step.
+) -> Taken:
+    """One optimisation step, which never waits for the device.
 
     Args:
         engine: how.
-        stepper: from `Engine.prepare`, in training mode; changed, unless a loss is not finite.
+        stepper: from `Engine.prepare`, in training mode; changed.
         optimizer: of its parameters.
         batch: this process's share of the images to learn from.
         randomness: CPU generator of whatever the method draws for the whole batch, alike in all processes.
@@ -155,18 +201,14 @@ def optimise(
             Batch normalisation then sees one part at a time.
 
     Returns:
-        Over all processes, sums over the images by columns of the history, the losses and the correctly classified
-        images; and how many images those are.
-
-    Raises:
-        FloatingPointError: naming the losses that are not finite; the network was not changed.
+        Its losses, which may not be finite, by columns of the history; see `totals`.
     """
     optimizer.zero_grad()
     shares = [part for number in range(parts) if len(part := share(batch.mine, number, parts))]
     found = []
     for part in shares:
         here, is_last = slice(part.start - batch.mine.start, part.stop - batch.mine.start), part == shares[-1]
-        draw = Draw(randomness if is_last else randomness.clone_state(), batch.size, part)
+        draw = Draw(randomness if is_last else randomness.clone_state(), batch.size, part, engine.device)
         partners = None if batch.partners is None else (batch.partners[0][here], batch.partners[1][here])
         given = Batch(batch.images[here], batch.labels[here], draw, warm, partners)
         with nullcontext() if is_last else engine.unsynchronised(stepper):
@@ -176,13 +218,6 @@ def optimise(
             factor = len(part) * engine.world / batch.size
             engine.backward(total if factor == 1 else total * factor)
         found.append(torch.stack([total.detach(), *(term.detach() for term in terms.values()), right]))
-    # One copy to the CPU for all numbers of the step: each copy would stall a GPU.
-    rows = zip(map(len, shares), torch.stack(found).tolist(), strict=True)
-    sums = [[*(count * mean for mean in means), right, count] for count, (*means, right) in rows]
-    *losses, right, seen = engine.sum([sum(column) for column in zip(*sums, strict=True)])
-    named = dict(zip(["total", *terms], losses, strict=True))
-    if broken := [name for name, value in named.items() if not math.isfinite(value)]:
-        terms_alone = [name for name in broken if name != "total"]
-        raise FloatingPointError(f"term {', '.join(map(repr, terms_alone or broken))}")
     engine.step(optimizer)
-    return {**{f"loss_{name}": value for name, value in named.items()}, "train_top1_cls": right}, seen
+    names = (TOTAL, *(f"loss_{name}" for name in terms), "train_top1_cls")
+    return Taken(names, torch.stack(found), [len(part) for part in shares])

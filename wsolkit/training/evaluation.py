@@ -147,12 +147,11 @@ def _passes(
     for start in range(0, len(numbers), batch_size):
         chosen = np.asarray(numbers[start : start + batch_size])
         labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
-        images = normalise(data.images[chosen], weight.device)
-        output = model(images)
+        output = model(normalise(data.images[chosen], weight.device))
         raw = {kind: MAP_KINDS[kind].compute(output.features, weight, labels) for kind in map_kinds}
         logits = output.logits
         if model.predict is not None:
-            logits, own = model.predict(images, labels)
+            logits, own = model.predict(output, labels)
             raw = {kind: own if kind == "cam" else found for kind, found in raw.items()}
         yield chosen.tolist(), logits, raw
 

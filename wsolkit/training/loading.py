@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from wsolkit.datasets import Decoded, OpenedDataset
+from wsolkit.system.devices import send
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,8 +51,8 @@ def normalise(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     Returns:
         (B, 3, H, W) float32 by ImageNet's mean and deviation, channels last in memory.
     """
-    mean, std = (torch.tensor(values, device=device)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
+    mean, std = (send(torch.tensor(each)[:, None, None] * 255, device) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = send(torch.from_numpy(np.array(images)), device).permute(0, 3, 1, 2).float()
     return pixels.sub_(mean).div_(std)
 
 
@@ -93,7 +94,7 @@ def training_batches(
         def load(which: Sequence[int], chosen=chosen, windows=windows) -> tuple[Tensor, Tensor]:
             numbers = chosen[which]
             images = crop(data.images, numbers, crop_size, [windows[each] for each in which])
-            return normalise(images, device), torch.from_numpy(data.labels[numbers]).to(device)
+            return normalise(images, device), send(torch.from_numpy(data.labels[numbers]), device)
 
         partners = None
         if pairs is not None:

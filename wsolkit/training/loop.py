@@ -1,8 +1,8 @@
 """One training run from a recipe: warm stage, main stage, schedule, model selection, checkpoints, resume."""
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from wsolkit.errors import TrainingError
 from wsolkit.maps import NotFiniteError
 from wsolkit.system.progress import progress
 from wsolkit.training import checkpoints
-from wsolkit.training.engine import Engine, Stepper, optimise
+from wsolkit.training.engine import IMAGES, Engine, Stepper, Taken, optimise, totals
 from wsolkit.training.evaluation import evaluate
-from wsolkit.training.loading import BATCHES, METHOD, PARTNERS, epoch_generator, training_batches
+from wsolkit.training.loading import BATCHES, METHOD, PARTNERS, Loaded, epoch_generator, training_batches
 from wsolkit.training.machine import Machine, cpu_threads
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.tracking import tracked
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 #: Rates on train-fullsup that the history keeps, where the annotation allows them.
 JUDGED = ("max_box_acc_v2", "gt_known_loc", "pxap", "top1_cls")
+
+
+#: Steps after which their losses are looked at, which a GPU has to be waited for.
+LOOK_EVERY = 100
 
 
 class Stopped(TrainingError):
@@ -112,6 +116,7 @@ def make_optimizer(recipe: Recipe, model: models.GapClassifier) -> SGD:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
+        fused=model.classifier.weight.is_cuda or None,  # and fp16 does not wait for the GPU either
     )
 
 
@@ -140,6 +145,18 @@ def _check_shareable(recipe: Recipe, engine: Engine) -> None:
         )
 
 
+def epoch_batches(
+    recipe: Recipe, epoch: int, data: OpenedDataset, engine: Engine
+) -> tuple[Iterator[Loaded], torch.Generator]:
+    """A process's share of the batches of an epoch, and the source of whatever the method draws."""
+    streams = (BATCHES, METHOD, PARTNERS)
+    order, randomness, pairs = (epoch_generator(recipe.seed, epoch, stream) for stream in streams)
+    size = recipe.warm_batch_size if epoch <= recipe.warm_epochs else recipe.batch_size
+    partners = pairs if recipe.components.method.paired else None
+    shared = engine.device, engine.rank, engine.world
+    return training_batches(data, size, recipe.crop_size, order, *shared, partners), randomness
+
+
 def _train_epoch(
     recipe: Recipe,
     epoch: int,
@@ -156,31 +173,14 @@ def _train_epoch(
         TrainingError: if a loss is not finite, or memory runs out.
         Stopped: if training is to stop.
     """
-    streams = (BATCHES, METHOD, PARTNERS)
-    order, randomness, pairs = (epoch_generator(recipe.seed, epoch, stream) for stream in streams)
+    batches, randomness = epoch_batches(recipe, epoch, data, engine)
     warm = epoch <= recipe.warm_epochs
-    size = recipe.warm_batch_size if warm else recipe.batch_size
-    sums, seen = defaultdict[str, float](float), 0.0
-    batches = training_batches(
-        data,
-        size,
-        recipe.crop_size,
-        order,
-        engine.device,
-        engine.rank,
-        engine.world,
-        pairs if recipe.components.method.paired else None,
-    )
+    sums, taken = Counter[str](), list[Taken]()
     stepper.train()
     for number, batch in enumerate(batches, start=1):
         where = f"epoch {epoch}, step {number}"
         try:
-            step, images = optimise(engine, stepper, optimizer, batch, randomness, warm, parts)
-        except FloatingPointError as error:
-            raise TrainingError(
-                f"The loss is no longer finite: {where}, {error}. Lower the learning rates or that term's weight; "
-                "earlier epochs are kept."
-            ) from error
+            taken.append(optimise(engine, stepper, optimizer, batch, randomness, warm, parts))
         except torch.OutOfMemoryError as error:
             count, side, reason = len(batch.images), batch.images.shape[-1], str(error).split(". ")[0].strip()
             raise TrainingError(
@@ -188,12 +188,25 @@ def _train_epoch(
                 f"kept. Try more --parts, a batch size of {max(1, count // 2)}, or close other programs that use the "
                 f"device. ({reason})"
             ) from error
-        seen += images
-        for name, value in step.items():
-            sums[name] += value
         if should_stop():
             raise Stopped(f"Stopped in {where}; the same call goes on from epoch {epoch}.")
-    return {name: value / seen for name, value in sums.items()}
+        if number % LOOK_EVERY == 0:
+            _add(sums, taken, engine, epoch, number)
+    _add(sums, taken, engine, epoch, number)
+    images = sums.pop(IMAGES)
+    return {name: value / images for name, value in sums.items()}
+
+
+def _add(sums: Counter[str], taken: list[Taken], engine: Engine, epoch: int, last: int) -> None:
+    """Add what steps took to the sums, and forget them; TrainingError if a loss is not finite."""
+    try:
+        sums.update(totals(engine, taken, last - len(taken) + 1))
+    except FloatingPointError as error:
+        raise TrainingError(
+            f"The loss is no longer finite: epoch {epoch}, {error}. Lower the learning rates or that term's weight; "
+            "earlier epochs are kept."
+        ) from error
+    taken.clear()
 
 
 def _held_out_rates(

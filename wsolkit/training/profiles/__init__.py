@@ -57,7 +57,6 @@ class Profile:
         backbones: by the paper's name of a backbone.
         training: recipe fields of the runs themselves.
         bridging: options of the paper's method.
-        methods: by name, options of other methods.
         pretrained: the published weights that all runs start from (`Recipe.pretrained`); None if there are none, and
             the pretraining numbered 0 is a run like any other.
         pretraining: recipe fields of a pretraining of one's own, whose number is its seed; None if there is none.
@@ -78,7 +77,6 @@ class Profile:
     backbones: Mapping[str, str]
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     bridging: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    methods: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     pretrained: str | None = None
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
@@ -143,7 +141,7 @@ class Profile:
             seed=seed,
             pretrained=published_weights or self.pretraining_recipe(name, pretraining),
             **(
-                {"method": method, "method_options": {**self.methods.get(method, {}), **options}}
+                {"method": method, "method_options": options}
                 if method
                 else _method(losses, values, stand_in.fine_grained, options)
             ),
