@@ -274,7 +274,9 @@ def _rows(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     if target.shape != features.shape[:1] or target.dtype == torch.bool or target.is_floating_point():
         received = f"{tuple(target.shape)} of {target.dtype}"
         raise ValueError(f"Expected one class index for each of {len(features)} images, received {received}.")
-    if target.device.type == "cpu" and target.numel() and not 0 <= target.min() <= target.max() < len(weight):
+    # A GPU would have to be waited for, and tensors that are traced may have no values.
+    known = type(target) is Tensor and target.device.type == "cpu" and target.numel()
+    if known and not 0 <= target.min() <= target.max() < len(weight):
         raise ValueError(f"Expected class indices from 0 to {len(weight) - 1}, received {target.tolist()}.")
     return weight[target.long()]  # an index of type uint8 would be taken for a mask
 

@@ -7,12 +7,13 @@ Run: python tests/benchmarks/cost.py [--tflops T] [--decode N] [--read GB] [--li
 """
 
 import argparse
+from collections.abc import Iterator
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsolkit import datasets, models
-from wsolkit.batch import planning
+from wsolkit import datasets, methods, models
+from wsolkit.batch import cost, planning
 from wsolkit.training import profiles
 from wsolkit.training.recipes import Recipe
 
@@ -50,6 +51,18 @@ def cache_bytes(recipe: Recipe) -> dict[str, int]:
     }
 
 
+def steps(recipe: Recipe, images: int = 64) -> Iterator[str]:
+    """A row a method: operations an image and step, over vanilla, and the memory of a step."""
+    vanilla = None
+    for name in sorted(methods.names(), key=lambda name: name != "cam"):
+        changed = recipe if name == recipe.method else recipe.changed(method=name, method_options={})
+        full, half = (cost.step_cost(changed, precision, images) for precision in ("float32", "bf16"))
+        vanilla = vanilla or full
+        ratio = full.operations / vanilla.operations
+        memory = f"{full.memory / 1e9:.1f} | {full.memory / vanilla.memory:.2f} | {half.memory / 1e9:.1f}"
+        yield f"{recipe.backbone}, {changed.label} | {full.operations / images / 1e9:.1f} | {ratio:.2f} | {memory}"
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,6 +91,11 @@ def main() -> None:
             f"{sum(cache_bytes(full).values()) / 1e9:.1f}",
         ]
         print(f"| {data}, {net} |", " | ".join(map(str, cells)), "|")
+    print("\n| step of 64 images | GFLOP an image | over vanilla | GB | over vanilla | GB in bf16 |")
+    print("| --- " * 6 + "|")
+    for net in ("VGG16", "ResNet50"):
+        for row in steps(PAPER.recipe(backbone=net)):
+            print(f"| {row} |")
     print(
         "\n| run | GPUs | images/s | hours | images a GPU, step | cache read, GB/s | or cores to decode | gradients |"
     )

@@ -84,12 +84,13 @@ def plan(
     profile: ProfileName = None,
     settings: Settings = None,
     images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Speed; as measured, else 250.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0, help="GB of the GPU; as found, else not asked.")] = None,
 ) -> None:
-    """List the runs behind notebooks, each once: done, missing, and how long they may take.
+    """List the runs behind notebooks, each once: done, missing, how long they may take, and which a GPU cannot hold.
 
-    Example: wsolkit plan --profile paper --images-per-second 400
+    Example: wsolkit plan --profile paper --images-per-second 400 --gpu-memory 12
     """
-    from wsolkit.batch import notebooks, planning
+    from wsolkit.batch import cost, notebooks, planning
     from wsolkit.study.study import default_jobs
     from wsolkit.system import folders
     from wsolkit.training.machine import Machine
@@ -101,6 +102,9 @@ def plan(
     if len(table):
         show_table(planning.by_kind(table))
     typer.echo(planning.totals(table, default_jobs(store.machine.torch_device())))
+    memory = gpu_memory if gpu_memory is not None else cost.gpu_memory()
+    for line in cost.too_large(wanted.recipes, memory) if memory is not None else ():
+        typer.echo(line)
     _say_what_is_left_out(wanted)
 
 

@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import numpy
 import torch
-import torchvision
 from llvmlite.binding import get_host_cpu_name
 
 import wsolkit
@@ -99,7 +99,7 @@ class Machine:
             "commit": commit(),
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": metadata.version("torchvision"),
             "numpy": numpy.__version__,
             "libraries": "; ".join(re.findall(r"- (.*(?:Kernel Library|MKL-DNN|oneDNN).*)", torch.__config__.show())),
             "cuda": str(torch.version.cuda) if torch.cuda.is_available() else "",
