@@ -9,7 +9,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolkit.batch import notebooks, runner
+from wsolkit.batch import notebooks, runner, stamps
 from wsolkit.errors import DataError, RecipeError, TrainingError
 from wsolkit.system import folders
 from wsolkit.training import run_store
@@ -294,8 +294,11 @@ def test_a_plan_and_a_rehearsal_from_the_shell(home, wsolkit, tmp_path):
     write_notebook(home / "notebooks", "wants", WANTS)
     code, out, _ = wsolkit("plan", "wants", "--profile", "smoke", "--set", "seeds=[3]", "--images-per-second", "10")
     assert code == 0
+    assert "does not fit" not in out
     assert "2 unique runs: 0 done, 0 begun, 2 missing" in out
     assert "images left" in out
+    code, out, _ = wsolkit("plan", "wants", "--profile", "smoke", "--gpu-memory", "0.01")
+    assert "does not fit 0.01 GB: synthetic_birds, mini_vgg, vanilla: 32 images of 64 pixels need at least 0." in out
     code, out, errors = wsolkit("rehearse", "wants", "--profile", "smoke")
     assert code == 0, errors
     assert "2 distinct recipes rehearsed, 0 failed" in out
@@ -313,9 +316,55 @@ def test_a_notebook_whose_data_set_the_profile_lacks_is_skipped(home, wsolkit):
     write_notebook(home / "notebooks", "lacks", LACKS)
     code, out, _ = wsolkit("reproduce", "lacks", "good", "--profile", "photos")
     assert code == 0
-    assert "skipped lacks" in out
+    assert "skipped   lacks" in out
     assert "Profile 'photos' has no OpenImages" in out
-    assert "1 done, 1 skipped, 0 failed" in out
+    assert "1 done, 0 unchanged, 1 skipped, 0 failed" in out
+
+
+SHOWS = """
+import pandas as pd
+from wsolkit.study import open_study
+study = open_study("shows", profile, seeds, out_root=out_root)
+runs = study.train({"vanilla": {"losses": ()}})
+study.save_table(pd.DataFrame({"a": [1]}, index=["x"]), "numbers")
+"""
+
+SHOWN = """
+profile: str = None
+seeds: list[int] = None
+data_root: str = None
+out_root: str = None
+images: str = None
+"""
+
+
+@pytest.mark.slow
+def test_only_what_would_come_out_the_same_is_left_alone(home, wsolkit, tmp_path):
+    notebook = write_notebook(home / "notebooks", "shows", SHOWS, parameters=SHOWN)
+    folder = tmp_path / "out" / "smoke"
+    call = ("reproduce", "shows", "--profile", "smoke", "--set", "seeds=[0]", "--out-root", tmp_path / "out")
+    outputs = [wsolkit(*call)[1], wsolkit(*call)[1], wsolkit(*call, "--again")[1]]
+    assert [output.split()[0] for output in outputs] == ["done", "unchanged", "done"]
+    assert "0 done, 1 unchanged, 0 skipped, 0 failed" in outputs[1]
+    given = notebooks.check_parameters(
+        notebook, notebooks.complete({"seeds": [0], "out_root": str(tmp_path / "out")}, "smoke")
+    )
+
+    def unchanged(**parameters) -> bool:
+        return stamps.unchanged(notebook, folder / "shows.ipynb", given | parameters)
+
+    assert unchanged()
+    assert not unchanged(seeds=[1])
+    assert not unchanged(images=str(tmp_path))  # nobody knows what is there now
+    (run,) = (tmp_path / "runs").glob("*/run.json")
+    for file in (notebook, run, folder / "shows_numbers.csv", folder / "shows.html"):
+        before = file.read_bytes()
+        file.write_bytes(before + b" ")
+        assert not unchanged(), file
+        file.unlink()
+        assert not unchanged(), file
+        file.write_bytes(before)
+    assert unchanged()
 
 
 def test_no_notebooks_are_an_error(tmp_path, monkeypatch, wsolkit):

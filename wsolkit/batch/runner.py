@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolkit.batch import gallery, notebooks, pages, planning
+from wsolkit.batch import gallery, notebooks, pages, planning, stamps
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.study.study import JOBS_VARIABLE, default_jobs, output_folder
 from wsolkit.system import folders
@@ -46,6 +46,7 @@ class Outcome:
         seconds: wall time; 0 if it was not executed.
         failure: the failing cell and its error, or why it was not executed; None if all went well.
         skipped: what the profile lacks for it, or None.
+        unchanged: whether it was left as it is, because it would come out the same.
         note: something else to know, such as why its runs could not be planned, or None.
     """
 
@@ -54,6 +55,7 @@ class Outcome:
     seconds: float = 0.0
     failure: str | None = None
     skipped: str | None = None
+    unchanged: bool = False
     note: str | None = None
 
 
@@ -83,6 +85,7 @@ def reproduce(
     on_done: Callable[[Outcome], None] = lambda outcome: None,
     cluster: "SlurmCluster | None" = None,
     precision: Precision = "float32",
+    again: bool = False,
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
 
@@ -97,6 +100,7 @@ def reproduce(
         on_done: called with each outcome as it comes.
         cluster: where runs are trained; None trains them here.
         precision: the precision of their training.
+        again: also execute notebooks whose code, parameters and runs are those they were executed with.
 
     Returns:
         One outcome for each notebook, in order. A failure does not keep the others from running, and a notebook whose
@@ -137,6 +141,9 @@ def reproduce(
                 report(each.notebook, Outcome(name, executed, failure=each.problem, skipped=each.skipped))
                 continue
             needed = missing[each.notebook]
+            if not (needed or again or each.problem) and stamps.unchanged(each.notebook, executed, each.parameters):
+                report(each.notebook, Outcome(name, executed, unchanged=True))
+                continue
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
             job = _Job(each.notebook, executed, each.parameters, variables, Path(watched, str(number)), each.problem)
             tasks[each.notebook] = Task(each.notebook, _execute, (job, wanted), frozenset(needed))
@@ -268,9 +275,12 @@ def _execute(job: _Job, wanted: Path) -> Outcome:
     try:
         if job.executed.exists():
             pages.write_page(job.executed, gallery.PAGE)
+            if not (failure or skipped or notes):
+                stamps.leave(job.notebook, job.executed, job.parameters)
     except Exception as error:  # output that no page can show, a full disk
         failure = failure or f"its page: {type(error).__name__}: {error}"
-    return Outcome(job.name, job.executed, time.monotonic() - start, failure, skipped, "; ".join(notes) or None)
+    seconds, note = time.monotonic() - start, "; ".join(notes) or None
+    return Outcome(job.name, job.executed, seconds, failure, skipped, note=note)
 
 
 def _last_begun(executed: Path) -> str:

@@ -35,6 +35,9 @@ def reproduce(
     device: Device = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one a core.")] = None,
     precision: PrecisionOption = Precision.float32,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also execute notebooks that would come out the same.")
+    ] = False,
     executor: Annotated[Executor, typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)] = Executor.local,
     wait: Annotated[
         bool, typer.Option(help="Wait for Slurm, or let a later call go on.", rich_help_panel=SLURM)
@@ -59,22 +62,25 @@ def reproduce(
     elsewhere = cluster if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, elsewhere, precision.value)
+        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, elsewhere, precision.value, again)
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
-    counts = f"{len(outcomes) - len(failed) - skipped} done, {skipped} skipped, {len(failed)} failed"
+    unchanged = sum(outcome.unchanged for outcome in outcomes)
+    done = len(outcomes) - len(failed) - skipped - unchanged
+    counts = f"{done} done, {unchanged} unchanged, {skipped} skipped, {len(failed)} failed"
     typer.echo(f"{counts} in {time.monotonic() - start:.0f} s{': ' * bool(failed)}{', '.join(failed)}")
     if failed:
         raise typer.Exit(1)
 
 
 def _report(outcome: "Outcome") -> None:
-    state = "failed" if outcome.failure else "skipped" if outcome.skipped else "done"
-    where = outcome.executed if outcome.seconds else ""
-    typer.echo(f"{state:7} {outcome.notebook:24} {outcome.seconds:7.1f} s  {where}".rstrip())
+    states = {"failed": outcome.failure, "skipped": outcome.skipped, "unchanged": outcome.unchanged}
+    state = next((state for state, holds in states.items() if holds), "done")
+    where = outcome.executed if outcome.seconds or outcome.unchanged else ""
+    typer.echo(f"{state:9} {outcome.notebook:24} {outcome.seconds:7.1f} s  {where}".rstrip())
     if said := outcome.skipped or outcome.note:
-        typer.echo(f"         {said}")
+        typer.echo(f"          {said}")
     if outcome.failure:
         typer.echo(f"{outcome.notebook} failed: {outcome.failure}\n", err=True)
 
