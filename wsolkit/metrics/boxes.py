@@ -18,7 +18,12 @@ def to_8bit(score_map: np.ndarray) -> np.ndarray:
         ValueError: for other shapes or types, or a score that is outside [0, 1] or NaN.
     """
     checked_maps(score_map if np.ndim(score_map) == 3 else score_map[None])
-    return (score_map * 255).astype(np.uint8)
+    return truncated(score_map)
+
+
+def truncated(score_maps: np.ndarray) -> np.ndarray:
+    """What `to_8bit` gives, of scores that were checked before; without a second array of their own type."""
+    return np.multiply(score_maps, 255, out=np.empty(score_maps.shape, np.uint8), casting="unsafe")
 
 
 def cutoffs(image_8bit: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -1,23 +1,26 @@
 """Every connected component of a map at every 8-bit cut-off in one pass, and the best IoU that any of them has.
 
 The benchmark traces contours anew at each of up to 1,000 thresholds. But an 8-bit map has at most 255 distinct
-foregrounds, each inside the next, so all their components are the nodes of one tree, and so are all their holes. Each
-tree is built from leaf to root:
+foregrounds, each inside the next, so all their components are the nodes of one tree, and so are all their holes.
+Imagine that pixels are added one by one, the highest first, of equal ones the first in reading order. What a new pixel
+does can be told from its eight neighbours alone, namely from which of them are there already:
 
-1. *Basins.* Each pixel points to its highest neighbour; following the pointers leads to a regional maximum. The pixels
-   of a basin above some level are connected at that level, since pointers only rise.
-2. *Edges.* Two neighbours in different basins join them at the lower of their two levels.
-3. *Sweep.* From the highest level down, pixels widen their component's box and edges merge components. The IoU of a
-   box is computed once, and holds from the level where the box appears until its next change.
+- none that it is connected to: it begins a component. Any other pixel belongs to that of a neighbour that is there;
+- several that are not connected to each other around it: it *joins* their components;
+- none on its left, nor above and below it: it may *widen* its component's box to the left; so for every side.
+
+In a smooth map most pixels join and widen nothing and are never looked at again; the others are the *events*. Pixels of
+a row that rise to the same peak form a *run*; its component is that of its peak. In a sweep from the highest level down
+events widen and join components. The IoU of a box is computed once, and holds from the level where the box appears
+until its next change.
 
 Holes are components of the inverted map that do not touch the border. They are connected by edges alone, where the
 foreground is also connected by corners; and a hole's contour runs on the foreground around it, so that its box is one
 pixel wider on each side.
 
-Why this way, measured on one core for a bicubic CAM of 224x224 (``tests/benchmarks/box_meter.py``): this takes 2 ms for
-both trees. scikit-image's max-tree takes 50 ms for the first tree and 32 ms for the second, and leaves the boxes to be
-computed; OpenCV's connected components take 86 ms for all cut-offs, without holes; OpenCV's contours, each cut-off
-traced once, 25 ms with their boxes, and over a second where contours are many.
+Why this way: ``tests/benchmarks/box_meter.py`` compares it with a plain reference. For a bicubic CAM of 224x224
+scikit-image's max-tree takes many times as long, and leaves the boxes to be computed; so do OpenCV's connected
+components, without holes, and OpenCV's contours, each cut-off traced once.
 """
 
 from collections.abc import Sequence
@@ -29,10 +32,15 @@ from numba import njit
 #: Number of values of an 8-bit map.
 LEVELS = 256
 
+#: Beyond every coordinate.
+LARGEST = 2**31 - 1
+
 _FRAME = -1  # level of the frame around a map, below every pixel
-_NO_BASIN = np.uint32(2**32 - 1)
 _UNKNOWN = -1  # level since which a component's box holds: it has no box yet, or its box is changing
 _OUTSIDE = -2  # the same: a component of the inverted map that touches the border, so that it is no hole
+
+#: Bits of the neighbours in circular order; those by an edge are even.
+_E, _SE, _S, _SW, _W, _NW, _N, _NE = (1 << number for number in range(8))
 
 
 def best_ious(images: np.ndarray, boxes: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
@@ -69,21 +77,20 @@ def _best_ious(images, truth, starts, ends, best):
     count, height, width = images.shape
     levels = np.full((height + 2, width + 2), _FRAME, np.int16)
     scratch = (
-        np.empty(levels.shape, np.int16),  # pointers
-        np.full(levels.shape, _NO_BASIN, np.uint32),  # basins
-        np.empty((4 * height * width, 3), np.uint32),  # edges
-        np.empty(height * width, np.uint32),  # union-find parents of basins
-        np.empty((height * width, 6), np.int32),  # components
+        np.empty(levels.shape, np.uint8),  # which neighbours are there already
+        np.empty(levels.shape, np.uint32),  # runs
+        np.empty((height * width + 1, 4), np.uint32),  # events, counted from 1
+        np.empty(height * width, np.uint32),  # union-find parents of runs
+        np.empty((height * width, 6), np.int32),  # components, by the run at their root
         np.empty(height * width, np.float64),  # their IoU
     )
-    pixels = np.empty(height * width, np.uint32)
+    by_corners, by_edges = _what_pixels_do(True), _what_pixels_do(False)
     for number in range(count):
         image, boxes = images[number], truth[starts[number] : ends[number]]
-        starts_of_values = _sort_pixels(image, pixels)
         levels[1:-1, 1:-1] = image
-        above = _sweep(levels, pixels, starts_of_values, True, boxes, scratch)
+        above = _sweep(levels, True, by_corners, boxes, scratch)
         levels[1:-1, 1:-1] = 255 - image
-        holes = _sweep(levels, pixels, starts_of_values, False, boxes, scratch)
+        holes = _sweep(levels, False, by_edges, boxes, scratch)
         highest = image.max()
         for cutoff in range(LEVELS):
             if cutoff < highest:
@@ -93,57 +100,90 @@ def _best_ious(images, truth, starts, ends, best):
 
 
 @njit(cache=True, nogil=True)
-def _sort_pixels(image, pixels):
-    """Put pixels, as ``y << 16 | x``, in order of their value; returns where each value starts, and the end."""
-    height, width = image.shape
-    starts = np.zeros(LEVELS + 1, np.int64)
-    for y in range(height):
-        for x in range(width):
-            starts[image[y, x] + 1] += 1
-    starts = starts.cumsum()
-    places = starts.copy()
-    for y in range(height):
-        for x in range(width):
-            value = image[y, x]
-            pixels[places[value]] = y << 16 | x
-            places[value] += 1
-    return starts
+def _what_pixels_do(corners):
+    """What a pixel does, by the neighbours that are there before it: a byte, one bit each.
+
+    Args:
+        corners: whether pixels are connected by corners too.
+
+    Returns:
+        (256,) the neighbour whose component takes the pixel up, or -1 if it begins one; (256, 3) neighbours whose
+        components it joins with that one, -1 for none; (256,) whether it is an event, because it joins or may widen.
+    """
+    ways, joined, events = np.full(256, -1, np.int8), np.full((256, 3), -1, np.int8), np.zeros(256, np.bool_)
+    beside, edges = (_N | _S, _N | _S, _E | _W, _E | _W), _E | _S | _W | _N
+    sides = (_W | _NW | _SW, _E | _NE | _SE, _N | _NW | _NE, _S | _SW | _SE)
+    connected = np.array([0, 4, 2, 6, 1, 3, 5, 7])[: 8 if corners else 4]  # neighbours, those in the same row first
+    for mask in range(256):
+        for number in range(4):
+            blocking = beside[number] | (sides[number] if corners else sides[number] & edges)
+            events[mask] |= not mask & blocking
+        # Neighbours that are connected around the pixel get the same group.
+        group = np.arange(8)
+        for _ in range(8):
+            for number in range(8):
+                for step in (1, 2) if corners and number % 2 == 0 else (1, 1):
+                    other = (number + step) % 8
+                    if mask >> number & 1 and mask >> other & 1:
+                        group[number] = group[other] = min(group[number], group[other])
+        taken, found = np.zeros(8, np.bool_), 0
+        for number in connected:
+            if mask >> number & 1 and not taken[group[number]]:
+                taken[group[number]] = True
+                if ways[mask] < 0:
+                    ways[mask] = number
+                else:
+                    joined[mask, found] = number
+                    found += 1
+        events[mask] |= found > 0
+    return ways, joined, events
 
 
 @njit(cache=True, nogil=True)
-def _sweep(levels, pixels, starts_of_values, foreground, boxes, scratch):
+def _sweep(levels, foreground, what_pixels_do, boxes, scratch):
     """Best IoU (257,) of the components of everything at or above each level."""
-    pointers, basins, edges, parents, components, ious = scratch
+    there, runs, events, parents, components, ious = scratch
+    ways, joined, is_event = what_pixels_do
     height, width = levels.shape[0] - 2, levels.shape[1] - 2
-    _point_upwards(levels, foreground, pointers)
-    count = _find_basins(pointers, basins, parents)
-    last_edges = _find_edges(levels, foreground, basins, edges)
-    components[:count, :2] = max(height, width)
-    components[:count, 2:] = _UNKNOWN
+    _look_around(levels, there)
+    last_events, count = _find_runs_and_events(levels, there, is_event, runs, parents, events)
+    steps, run_of, around = _steps(width + 2), runs.ravel(), there.ravel()
+    for run in range(count):
+        peak, components[run, 5] = parents[run], _UNKNOWN
+        way = ways[around[peak]]
+        parents[run] = run_of[peak + steps[way]] if way >= 0 else run
+        components[run, 0] = components[run, 1] = LARGEST
+        components[run, 2] = components[run, 3] = components[run, 4] = _UNKNOWN
     ranges = np.zeros((9, LEVELS + 1))
     changed = np.empty(count, np.uint32)
     grown = 0 if foreground else 1
-    stride, right_end, bottom_end = np.uint32(width + 2), width - 1, height - 1
-    flat = basins.ravel()[width + 3 :]
+    right_end, bottom_end = width - 1, height - 1
     for level in range(LEVELS - 1, -1, -1):
         changes = 0
-        edge = last_edges[level]
-        while edge:
-            a, b = _root(parents, edges[edge - 1, 0]), _root(parents, edges[edge - 1, 1])
-            edge = edges[edge - 1, 2]
-            if a != b:
-                _close(components, ious, a, level, ranges)
-                _close(components, ious, b, level, ranges)
-                _merge(components, a, b)
-                parents[b] = a
-                if components[a, 5] != level:
-                    components[a, 5] = level
-                    changed[changes] = a
-                    changes += 1
-        value = level if foreground else 255 - level
-        for pixel in pixels[starts_of_values[value] : starts_of_values[value + 1]]:
-            y, x = pixel >> np.uint32(16), pixel & np.uint32(0xFFFF)
-            root = _root(parents, flat[y * stride + x])
+        event = last_events[level]
+        while event:
+            x, y, run, event = (
+                np.int32(events[event, 0]),
+                np.int32(events[event, 1]),
+                events[event, 2],
+                events[event, 3],
+            )
+            root = _root(parents, run)
+            pixel = (y + 1) * (width + 2) + x + 1
+            for number in range(3):
+                way = joined[around[pixel], number]
+                if way < 0:
+                    break
+                other = _root(parents, run_of[pixel + steps[way]])
+                if other != root:
+                    _close(components, ious, root, level, ranges)
+                    _close(components, ious, other, level, ranges)
+                    _merge(components, root, other)
+                    parents[other] = root
+                    if components[root, 5] != level:
+                        components[root, 5] = level
+                        changed[changes] = root
+                        changes += 1
             if components[root, 4] == _OUTSIDE or (
                 components[root, 0] <= x <= components[root, 2] and components[root, 1] <= y <= components[root, 3]
             ):
@@ -171,72 +211,60 @@ def _sweep(levels, pixels, starts_of_values, foreground, boxes, scratch):
 
 
 @njit(cache=True, nogil=True)
-def _point_upwards(levels, corners, pointers):
-    """The number (0 to 7) of each pixel's highest neighbour in the last three bits, or -1 where none is higher.
+def _look_around(levels, there):
+    """Which neighbours of each pixel are there before it: higher ones, and equal ones that are earlier."""
+    height, width = levels.shape
+    for y in range(1, height - 1):
+        up, row, down, out = levels[y - 1], levels[y], levels[y + 1], there[y]
+        for x in range(1, width - 1):
+            here = row[x]
+            out[x] = (
+                (row[x + 1] > here) * _E
+                + (down[x + 1] > here) * _SE
+                + (down[x] > here) * _S
+                + (down[x - 1] > here) * _SW
+                + (row[x - 1] >= here) * _W
+                + (up[x - 1] >= here) * _NW
+                + (up[x] >= here) * _N
+                + (up[x + 1] >= here) * _NE
+            )
 
-    Of equal pixels an earlier one, in reading order, counts as higher, so that pointers never run in circles.
+
+@njit(cache=True, nogil=True)
+def _find_runs_and_events(levels, there, is_event, runs, peaks, events):
+    """Number the runs, note their peaks, and chain up the events by level: column, row, run, and the one before.
+
+    Of two pixels side by side exactly one is there before the other, so a pixel without a right neighbour that is there
+    is a peak or descends from the peak on its left.
+
+    Returns:
+        Each level's last event, or 0; and how many runs there are.
     """
     height, width = levels.shape
-    for y in range(1, height - 1):
-        up, row, down, out = levels[y - 1], levels[y], levels[y + 1], pointers[y]
-        for x in range(width - 2):
-            highest = max(up[x + 1] * 16 + 8, row[x] * 16 + 9, row[x + 2] * 16 + 2, down[x + 1] * 16 + 3)
-            if corners:
-                highest = max(highest, up[x] * 16 + 12, up[x + 2] * 16 + 13, down[x] * 16 + 6, down[x + 2] * 16 + 7)
-            out[x + 1] = highest if highest >= row[x + 1] * 16 + 8 else -1
-
-
-@njit(cache=True, nogil=True)
-def _find_basins(pointers, basins, parents):
-    """Number the basins; returns how many there are. A plateau may have several, which edges join at its own level."""
-    height, width = pointers.shape
-    steps = _steps(width)
-    ways, flat = pointers.ravel(), basins.ravel()
-    basins[1:-1, 1:-1] = _NO_BASIN
-    count = np.uint32(0)
-    for y in range(1, height - 1):
-        for start in range(y * width + 1, y * width + width - 1):
-            if flat[start] != _NO_BASIN:
-                continue
-            pixel = start
-            while flat[pixel] == _NO_BASIN and ways[pixel] >= 0:
-                pixel += steps[ways[pixel] & 7]
-            if flat[pixel] == _NO_BASIN:
-                parents[count], flat[pixel] = count, count
-                count += np.uint32(1)
-            basin, pixel = flat[pixel], start
-            while flat[pixel] == _NO_BASIN:
-                flat[pixel] = basin
-                pixel += steps[ways[pixel] & 7]
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _steps(width):
-    """How far off in memory the neighbours 0 to 7 of a pixel are."""
-    return np.array([-width, -1, 1, width, -width - 1, -width + 1, width - 1, width + 1])
-
-
-@njit(cache=True, nogil=True)
-def _find_edges(levels, corners, basins, edges):
-    """Chain up, by level, the edges between basins; returns each level's last edge, counted from 1, or 0."""
-    height, width = levels.shape
-    steps = _steps(width)
-    forward = np.array([steps[2], steps[3], steps[6], steps[7]])[: 4 if corners else 2]
-    flat_levels, flat = levels.ravel(), basins.ravel()
     last = np.zeros(LEVELS, np.uint32)
-    count = np.uint32(0)
+    count, run = np.uint32(0), np.int64(-1)
     for y in range(1, height - 1):
-        for pixel in range(y * width + 1, y * width + width - 1):
-            a = flat[pixel]
-            for step in forward:
-                b = flat[pixel + step]
-                if a != b and b != _NO_BASIN:
-                    level = min(flat_levels[pixel], flat_levels[pixel + step])
-                    edges[count, 0], edges[count, 1], edges[count, 2] = a, b, last[level]
-                    count += np.uint32(1)
-                    last[level] = count
-    return last
+        around, row, out = there[y], levels[y], runs[y]
+        rising = False
+        for x in range(1, width - 1):
+            rises = around[x] & _E != 0
+            if x == 1 or rises > rising:
+                run += 1
+            if not rises and (rising or x == 1):
+                peaks[run] = y * width + x
+            rising = rises
+            out[x] = run
+            if is_event[around[x]]:
+                count += np.uint32(1)
+                events[count, 0], events[count, 1], events[count, 2], events[count, 3] = x - 1, y - 1, run, last[row[x]]
+                last[row[x]] = count
+    return last, run + 1
+
+
+@njit(cache=True, nogil=True)
+def _steps(stride):
+    """How far off in memory the neighbours 0 to 7 of a pixel are."""
+    return np.array([1, stride + 1, stride, stride - 1, -1, -stride - 1, -stride, 1 - stride])
 
 
 @njit(cache=True, nogil=True)

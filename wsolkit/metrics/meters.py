@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wsolkit.metrics import components
-from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, to_8bit
+from wsolkit.metrics.boxes import cutoffs, largest_boxes, pairwise_iou, truncated
 from wsolkit.metrics.checks import Array, as_array, checked_boxes, checked_maps
 
 #: The contours whose boxes are judged: all of them, also those of holes (MaxBoxAccV2), or the one of largest area
@@ -108,7 +108,7 @@ class BoxMeter:
         """
         maps = checked_maps(score_maps)
         true_boxes = checked_boxes(boxes, maps.shape, names)
-        images = to_8bit(maps)
+        images = truncated(maps)
         levels = np.array([cutoffs(image, self.thresholds) for image in images]).reshape(len(images), -1)
         if self.contours == "all":
             ious = np.take_along_axis(components.best_ious(images, true_boxes, self.threads), levels, 1)
