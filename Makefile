@@ -9,12 +9,13 @@ PROFILE ?= demo
 ONLY ?=
 LAB_OPTIONS ?=
 
-.PHONY: help setup figures test lab notebooks docs lint bench clean
+.PHONY: help setup figures test test-gpu lab notebooks docs lint bench clean
 
 help:
 	@echo "make setup     the environment alone"
 	@echo "make figures   all tables and figures into figures/$(PROFILE)/   (ONLY=name for one, PROFILE=smoke|demo)"
 	@echo "make test      unit tests, every notebook, the batch"
+	@echo "make test-gpu  what only a GPU shows, in ten minutes; it leaves gpu_report.json"
 	@echo "make lab       the notebooks in JupyterLab   (LAB_OPTIONS=--allow-root for root in a container)"
 	@echo "make notebooks run the notebooks in place, to commit them with their outputs"
 	@echo "make lint      style, types, import contracts, lines of code"
@@ -29,6 +30,9 @@ figures: $(READY)
 
 test: $(READY)
 	$(BIN)/python tests/run_all.py
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu -q -s -rs
 
 lab: $(READY)
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=wsolkit $(LAB_OPTIONS)

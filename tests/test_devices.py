@@ -1,6 +1,10 @@
 """That no step mixes devices or waits for one, shown without a GPU: tensors that only know their shape and device."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from wsolkit import maps, methods, models
 from wsolkit.training.evaluation import MAP_KINDS
 
 CUDA = torch.device("cuda")
+ROOT = Path(__file__).resolve().parent.parent
 
 #: Operators by which Python reads a value from a device, or a shape depends on values: a GPU's queue must run empty.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
@@ -100,3 +105,19 @@ def test_a_tensor_left_on_the_cpu_is_noticed(monkeypatch):
     monkeypatch.setattr(maps, "norm_map", lambda features: faulty(features) * float(features.sum()))
     with pytest.raises(DataDependentOutputException):
         test_a_step_keeps_to_the_gpu_and_never_waits_for_it("bridging", {}, "mini_vgg", None)
+
+
+def test_the_gpu_tests_themselves_run():
+    """On the CPU instead, which shows nothing but that."""
+    chosen = "compiled or maps_and or goes_on or fed or (those_of and cutmix and vgg) or (mixed and bridging)"
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-k", chosen, "-p", "no:cacheprovider"]
+    environment = os.environ | {"WSOLKIT_TEST_DEVICE": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert "7 passed" in done.stdout
+
+
+def test_training_needs_no_torchvision_for_the_small_vgg():
+    """Importing it takes as long as PyTorch itself, in every process."""
+    code = "import sys, wsolkit.training.run_store, wsolkit.models.mini_vgg; print('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

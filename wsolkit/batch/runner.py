@@ -85,6 +85,7 @@ def reproduce(
     on_done: Callable[[Outcome], None] = lambda outcome: None,
     cluster: "SlurmCluster | None" = None,
     precision: Precision = "float32",
+    compiled: bool = False,
     again: bool = False,
 ) -> list[Outcome]:
     """Execute notebooks; each leaves its copy, tables and figures under ``figures/<profile>/``.
@@ -100,6 +101,7 @@ def reproduce(
         on_done: called with each outcome as it comes.
         cluster: where runs are trained; None trains them here.
         precision: the precision of their training.
+        compiled: whether their steps are compiled.
         again: also execute notebooks whose code, parameters and runs are those they were executed with.
 
     Returns:
@@ -114,7 +116,8 @@ def reproduce(
     given = plan.parameters
     out = writable_folder(output_folder(given["profile"], given.get("out_root"), given.get("pretraining") or 0))
     data_root, device = given.get("data_root"), given.get("device") or "auto"
-    machine = Machine(Path(data_root) if data_root else None, device, folders.cache_or_off(), precision)
+    where = Path(data_root) if data_root else None
+    machine = Machine(where, device, folders.cache_or_off(), precision, compiled=compiled)
     store = RunStore(folders.runs_root(), machine)
 
     missing = {each.notebook: store.missing(each.recipes) for each in plan.notebooks}

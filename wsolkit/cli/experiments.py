@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsolkit.cli.options import DataRoot, Device, Names, Precision, PrecisionOption, ProfileName, Settings
+from wsolkit.cli.options import Compile, DataRoot, Device, Names, Precision, PrecisionOption, ProfileName, Settings
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def reproduce(
     device: Device = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one a core.")] = None,
     precision: PrecisionOption = Precision.float32,
+    compiled: Compile = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also execute notebooks that would come out the same.")
     ] = False,
@@ -62,7 +63,9 @@ def reproduce(
     elsewhere = cluster if executor == Executor.slurm else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(names or [], profile, parameters, jobs, _report, elsewhere, precision.value, again)
+        outcomes = runner.reproduce(
+            names or [], profile, parameters, jobs, _report, elsewhere, precision.value, compiled, again
+        )
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = sum(bool(outcome.skipped) for outcome in outcomes)
     typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
@@ -193,6 +196,7 @@ def train(
     data_root: DataRoot = None,
     device: Device = "auto",
     precision: PrecisionOption = Precision.float32,
+    compiled: Compile = False,
     parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
     track: Annotated[
         str | None, typer.Option(help="Log to tensorboard too, or another tracker of Accelerate's.")
@@ -209,7 +213,7 @@ def train(
     from wsolkit.training.recipes import Recipe
     from wsolkit.training.run_store import RunStore
 
-    machine = Machine(data_root, device, folders.cache_or_off(), precision.value, parts, track)
+    machine = Machine(data_root, device, folders.cache_or_off(), precision.value, parts, compiled, track)
     store = RunStore(folders.runs_root(), machine)
     wanted = Recipe.from_file(recipe)
     before = store.find(wanted)

@@ -26,6 +26,8 @@ class Precision(StrEnum):
 
 PrecisionOption = Annotated[Precision, typer.Option(help="bf16 and fp16 are for a GPU.")]
 
+Compile = Annotated[bool, typer.Option("--compile", help="Let PyTorch compile the steps; it takes a minute a run.")]
+
 
 def notebook_names(begun: str) -> list[str]:
     """Completion: notebooks whose names begin so."""

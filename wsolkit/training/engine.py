@@ -46,11 +46,14 @@ class Engine:
         """Join the processes that a launcher (``torchrun``, ``accelerate launch``) started, if one did."""
         self.device = device
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if self.world > 1 and device.type == "cuda":
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+        if self.world > 1 and gpus:
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % gpus)
             torch.cuda.set_device(self.device)
         if self.world > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            # NCCL refuses processes that share a GPU.
+            alone = gpus >= int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+            distributed.init_process_group("nccl" if alone else "gloo", timeout=PATIENCE)
         # What processes tell each other besides gradients stays on the CPU.
         self._words: Any = distributed.new_group(backend="gloo", timeout=PATIENCE) if self.world > 1 else None
         self.autocast = torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF)

@@ -74,7 +74,8 @@ def train(
         model = initial_model(recipe, len(data.classes), engine.device, initial)
         optimizer = make_optimizer(recipe, model)
         history = checkpoints.resume(folder, model, optimizer, engine)
-        stepper = engine.prepare(Stepper(model, recipe.components.method.step))
+        step = recipe.components.method.step
+        stepper = engine.prepare(Stepper(model, torch.compile(step) if machine.compiled else step))
         with tracked(machine.track if engine.main else None, folder, recipe.key) as log:
             for epoch in progress(range(len(history) + 1, recipe.epochs + 1), f"epochs of {recipe.key}"):
                 rates = dict(zip(("lr_former", "lr_latter"), recipe.learning_rates(epoch), strict=True))

@@ -40,6 +40,7 @@ class Machine:
         cache: folder of decoded images; None keeps them in memory, ``"off"`` decodes them each time they are used.
         precision: of the network's passes, ``"float32"``, ``"bf16"`` or ``"fp16"``; alignment is always in float32.
         parts: passes into which a process splits its images of a batch, to save memory.
+        compiled: whether steps are compiled by ``torch.compile``: numbers differ by rounding.
         track: also log epochs here, e.g. ``"tensorboard"``; see `wsolkit.training.tracking`.
     """
 
@@ -48,6 +49,7 @@ class Machine:
     cache: Path | Literal["off"] | None = None
     precision: Precision = "float32"
     parts: int = 1
+    compiled: bool = False
     track: str | None = None
 
     def torch_device(self) -> torch.device:
@@ -110,6 +112,7 @@ class Machine:
             "cpu_variables": " ".join(f"{name}={os.environ[name]}" for name in CPU_VARIABLES if name in os.environ),
             "threads": torch.get_num_threads(),
             "precision": self.precision,
+            "compiled": self.compiled,
             "parts": self.parts,
             "system": platform.platform(),
         }
