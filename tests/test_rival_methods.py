@@ -6,11 +6,11 @@ import torch.nn.functional as F
 
 from tests.conftest import tiny_recipe
 from wsolkit import maps, methods, models
-from wsolkit.methods import acol, adl, calm, cutmix, has
+from wsolkit.methods import acol, adl, calm, cutmix, has, meil, spg, tap
 from wsolkit.training.evaluation import evaluate
 from wsolkit.training.loading import epoch_generator, training_batches
 
-RIVALS = ("acol", "adl", "calm", "cutmix", "has")
+RIVALS = ("acol", "adl", "calm", "cutmix", "has", "meil", "spg", "tap")
 
 LABELS = torch.tensor([0, 2, 1, 2])
 
@@ -132,7 +132,83 @@ def test_calm_is_a_probability_of_class_and_cell(images):
     torch.testing.assert_close(at_labels.sum((1, 2)), logits.exp()[range(4), LABELS])
 
 
-@pytest.mark.parametrize(("name", "count"), [("acol", 128 * 128 * 9 * 2 + 128 * 2 + 128 * 3 + 3), ("calm", 129)])
+def test_spgs_masks_learn_from_seeds_alone():
+    guide = torch.tensor([[[0.9, 0.5], [0.04, 0.71]]])
+    mask = torch.tensor([[[2.0, -7.0], [1.0, 0.0]]])  # the cell of 0.5 is no seed
+    said = [F.softplus(torch.tensor(-2.0)), F.softplus(torch.tensor(1.0)), F.softplus(torch.tensor(0.0))]
+    torch.testing.assert_close(spg.guidance_loss(mask, guide, 0.7, 0.05), sum(said) / 3)
+    assert spg.guidance_loss(mask, guide, 1.0, 0.0) == 0
+    smaller = torch.tensor([[[0.9]]])  # a seed for every cell
+    torch.testing.assert_close(spg.guidance_loss(mask, smaller, 0.7, 0.05), F.softplus(-mask).mean())
+
+
+def test_each_of_spgs_masks_has_its_teacher(images, monkeypatch):
+    """The CAM teaches the second stage, that the first, both the last features; no teacher learns from its pupil."""
+    method, model = network("spg")
+    asked = []
+    monkeypatch.setattr(
+        spg, "guidance_loss", lambda mask, guide, *bounds: asked.append((mask, guide, bounds)) or mask.sum()
+    )
+    outcome = method.step(model, batch_of(images))
+    assert list(outcome.terms) == ["ce", "second", "first", "last"]
+    (second, attention, of_cam), (first, of_second, _), (last, mean, of_mean) = asked
+    assert (of_cam, of_mean) == ((0.7, 0.01), (0.7, 0.1))
+    assert (attention.amin(), attention.amax()) == (0, 1)
+    assert torch.equal(of_second, second.sigmoid())
+    smaller = F.interpolate(first.sigmoid()[:, None], second.shape[1:], mode="bilinear")[:, 0]
+    torch.testing.assert_close(mean, (smaller + second.sigmoid()) / 2)
+    assert not any(guide.requires_grad for _, guide, *_ in asked)
+    assert last.shape == attention.shape
+
+
+def test_meil_erases_at_one_depth_at_a_time(images, monkeypatch):
+    asked = []
+
+    def nothing(features, threshold):
+        asked.append((tuple(features.shape[1:]), threshold))
+        return torch.zeros_like(features[:, :1], dtype=torch.bool)
+
+    method, model = network("meil", erase_threshold=0.6)
+    original = meil.attended_cells
+    monkeypatch.setattr(meil, "attended_cells", nothing)
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    same = method.step(model, batch_of(images)).terms
+    assert asked == [((24, 16, 16), 0.6), ((64, 8, 8), 0.6)]
+    assert same["ce"].value == same["erased_early"].value == same["erased_late"].value
+    statistics = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    monkeypatch.setattr(meil, "attended_cells", original)
+    model.load_state_dict(before, strict=False)
+    other = method.step(model, batch_of(images)).terms
+    assert other["ce"].value == same["ce"].value
+    assert len({term.value.item() for term in other.values()}) == 3
+    for name, tensor in model.named_buffers():  # of the plain pass alone
+        assert torch.equal(tensor, statistics[name]), name
+
+
+def test_tap_averages_the_active_cells_of_a_channel(images):
+    features = torch.tensor([[[[10.0, 0.9], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+    assert tap.thresholded_average(features, 0.1).tolist() == [[6.5, 0.0]]  # 0.9 is below a tenth of 10
+    assert tap.thresholded_average(features, 0.0)[0, 0].item() == pytest.approx(13.9 / 3)
+    method, model = network("tap")
+    with torch.no_grad():
+        output = model.eval()(images)
+        logits, found = model.predict(output, LABELS)
+        torch.testing.assert_close(logits, model.classifier(tap.thresholded_average(output.features, 0.1)))
+        model.classifier.weight.clamp_(min=0)
+        expected = maps.pas(maps.cam(output.features, model.classifier.weight, LABELS), 0.9)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        method.step(model, batch_of(images)).logits,
+        model.classifier(tap.thresholded_average(model(images).features, 0.1)),
+    )
+
+
+#: Of MiniVGG, whose stages have 24, 64 and 96 channels, and its last features 128.
+SPG_HEADS = (24 + 64) * 128 * 9 + 2 * 128 * 128 * 9 + 4 * 128 + 2 * 129 + 128 * 128 * 9 + 128 + 129
+HEADS = {"acol": 128 * 128 * 9 * 2 + 128 * 2 + 128 * 3 + 3, "calm": 129, "spg": SPG_HEADS}
+
+
+@pytest.mark.parametrize(("name", "count"), HEADS.items())
 def test_the_heads_of_a_method_are_as_large_as_published(name, count):
     _, model = network(name)
     assert sum(parameter.numel() for parameter in model.extra.parameters()) == count
@@ -143,12 +219,12 @@ def test_the_heads_of_a_method_are_as_large_as_published(name, count):
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_tricks_traces_end_with_the_step(name, images):
-    """One pass of the network a step, and evaluation is that of a network which was never tricked."""
+    """So many passes of the network a step, and evaluation is that of a network which was never tricked."""
     method, model = network(name)
     passes = []
     model.register_forward_hook(lambda *given: passes.append(1))
     method.step(model, batch_of(images)).total().backward()
-    assert len(passes) == 1
+    assert len(passes) == (3 if name == "meil" else 1)
     assert all(parameter.grad is not None for parameter in model.parameters())
     fresh = methods.find("cam").equip(models.build("mini_vgg", 3)).eval()
     fresh.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("extra")})
@@ -162,5 +238,5 @@ def test_a_run_keeps_the_methods_layers_and_its_way_to_localize(name, store):
     model, data = run.model(), store.machine.open(run.recipe, "test")
     again = evaluate(model, data, run.recipe.threshold_step, ("cam", "norm", "similarity"))
     assert again.rates["value"].tolist() == pytest.approx(run.report().rates["value"].tolist())
-    assert (model.predict is not None) == (name in ("acol", "calm"))
-    assert run.recipe.label.lower() == name
+    assert (model.predict is not None) == (name in ("acol", "calm", "tap"))
+    assert run.recipe.label.lower() == {"tap": "bae et al."}.get(name, name)

@@ -44,6 +44,7 @@ MISTAKEN = {
     rb"\Aversion https://git-lfs": "is a Git LFS pointer (`git lfs pull` fetches the file itself)",
     rb"\A\s*<": "is a web page, from a download that went wrong",
     rb"\A(PK|\x80)[\s\S]*GLOBAL ": "holds Python objects besides tensors (reading them could run code)",
+    rb"\A\x80[\x02-\x05](?!\x8a\nl\xfc)": "is a Python pickle, not from torch.save (reading it could run code)",
     rb"": "is not a file of weights, or is damaged or cut short; copy or download it again",
 }
 
