@@ -3,11 +3,13 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.conftest import tiny_recipe
 from wsolkit import models
 from wsolkit.datasets import CachedDataset, open_dataset
-from wsolkit.metrics import BoxMeter, PixelMeter
+from wsolkit.maps import score_map
+from wsolkit.metrics import IOU_THRESHOLDS, BoxMeter, PixelMeter
 from wsolkit.models import GapClassifier
-from wsolkit.training.evaluation import MAP_KINDS, centred_margin, evaluate, fixed_box_ious, localize
+from wsolkit.training.evaluation import MAP_KINDS, centred_margin, evaluate, fixed_box_ious, localize, raw_maps
 
 
 class Oracle(GapClassifier):
@@ -143,3 +145,17 @@ def test_localize_gives_score_maps_and_the_box_of_the_largest_contour():
     assert boxes[0].tolist() == [[4, 5, 14, 20]]
     assert boxes[1].tolist() == [[6, 5, 16, 20]]
     assert scores[0].max() == 1
+
+
+def test_a_run_is_judged_by_another_normalisation_of_its_own_cam(store):
+    run = store.get(tiny_recipe())
+    data, step = store.machine.open(run.recipe, "test"), run.recipe.threshold_step
+    for kind in ("pas", "ivr"):
+        report = store.rejudged(run, kind).report()
+        assert set(report.rates["map"]) == {kind}
+        raw = raw_maps(run.model(), data, range(len(data)))
+        meter = BoxMeter(IOU_THRESHOLDS, step)
+        meter.update(score_map(raw, data.size, kind), [data[number].boxes for number in range(len(data))])
+        assert report.rate("max_box_acc_v2", kind) == pytest.approx(meter.compute()["max_box_acc_v2"])
+    assert run.report().rate("gt_known_loc") == store.find(run.recipe).report().rate("gt_known_loc")
+    assert store.rejudged(run, "pas") == run

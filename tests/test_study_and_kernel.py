@@ -58,20 +58,25 @@ def test_blocks_that_the_profile_lacks_are_left_out_with_a_line(request, capsys)
 
 def test_the_rows_of_a_table_that_can_be_trained(request):
     own = request.getfixturevalue("study")  # in smoke, whose rivals are those on CUB with VGG16
-    assert list(own.rows("4", "CUB", "VGG16")) == ["CAM", "HaS", "ADL", "CutMix", "CALM", "ours"]
+    rows = own.rows("4", "CUB", "VGG16")
+    assert list(rows) == ["CAM", "HaS", "SPG", "ADL", "CutMix", "HaS + PaS", "CALM", "ADL + IVR", "ours"]
+    assert rows["HaS + PaS"] == rows["HaS"]  # judged by another normalisation
+    assert list(own.rows("A1", "OpenImages", "VGG16", "all"))[3:5] == ["CAM+PaS", "ADL+IVR"]
     assert list(own.rows("4", "CUB", "VGG16", "none")) == ["CAM", "ours"]
     for backbone in ("VGG16", "ResNet50"):  # the paper prints no CAM for the second
         assert list(own.rows("3", "ImageNet-1K", backbone)) == ["CAM", "ours"]
     every = own.rows("3", "ImageNet-1K", "VGG16", "all")
-    assert list(every) == ["CAM", "ACoL", "ADL", "CutMix", "EIL", "ours"]
+    assert list(every) == ["CAM", "ACoL", "ADL", "CutMix", "EIL", "MEIL", "Bae et al.", "ours"]
     assert [own.recipe(**experiment).method for experiment in every.values()] == [
-        *("cam", "acol", "adl", "cutmix", "eil", "bridging")
+        *("cam", "acol", "adl", "cutmix", "eil", "meil", "tap", "bridging")
     ]
     with pytest.raises(RecipeError, match="methods = 'some': expected 'all', 'none'"):
         own.rows("1", "CUB", "VGG16", "some")
 
 
-@pytest.mark.parametrize(("gone", "row"), [("acol", "ACoL"), ("adl", "ADL"), ("cutmix", "CutMix"), ("eil", "EIL")])
+@pytest.mark.parametrize(
+    ("gone", "row"), [("acol", "ACoL"), ("adl", "ADL"), ("cutmix", "CutMix"), ("eil", "EIL"), ("meil", "MEIL")]
+)
 def test_a_method_that_is_deleted_takes_only_its_own_row_along(request, monkeypatch, gone, row):
     own = request.getfixturevalue("study")
     every = own.rows("3", "ImageNet-1K", "VGG16", "all")

@@ -252,3 +252,10 @@ def test_figure_7_counts_a_cell_by_its_centre():
     }
     exec(source, scope)
     assert scope["similar"]["vanilla"][0].tolist() == [1, 2, 5, 6, 16, 31]
+
+
+def test_a_row_may_be_another_row_by_another_normalisation():
+    assert tables.base_of("HaS + PaS") == ("HaS", "pas")
+    assert tables.base_of("ADL+IVR") == ("ADL", "ivr")
+    assert tables.base_of("drop + sim + norm") == ("drop + sim + norm", "cam")
+    assert tables.base_of("ours") == ("ours", "cam")

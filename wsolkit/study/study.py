@@ -24,6 +24,7 @@ from wsolkit.system import folders
 from wsolkit.system.processes import cores
 from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training import profiles
+from wsolkit.training.evaluation import MAP_KINDS
 from wsolkit.training.machine import Machine, commit
 from wsolkit.training.profiles import Profile
 from wsolkit.training.recipes import Recipe
@@ -130,7 +131,8 @@ class Study:
             known |= {methods.find(name).label: {"method": name} for name in methods.names()}
             known |= {"EIL": {"losses": (profiles.EIL,)}} if profiles.EIL in methods.names() else {}
         there = {"dataset": dataset, "backbone": backbone}
-        return {row: known[row] | there for row in dict.fromkeys(["CAM", *paper["method"], "ours"]) if row in known}
+        rows = {row: tables.base_of(row)[0] for row in ["CAM", *paper["method"], "ours"]}
+        return {row: known[base] | there for row, base in rows.items() if base in known}
 
     def seeds_up_to(self, count: int) -> list[int]:
         """So many seeds: the study's own first, then the smallest others."""
@@ -211,8 +213,8 @@ class Study:
             runs: by row, one run per seed, as `train` gives them. In a table of several blocks a key is
                 ``(dataset, backbone, row)``.
             metrics: rates of the test reports; None takes those that the paper prints.
-            map_kinds: by row, the localization map that is judged: ``"cam"``, which is the default, ``"norm"`` or
-                ``"similarity"``.
+            map_kinds: by row, the localization map that is judged: ``"norm"`` or ``"similarity"``; the default is the
+                CAM, by another normalisation where the row's name ends in it.
             fixed_boxes: add two boxes that never look at the image: the whole image, and a centred box.
             baseline: name of a row; a last column says how far the others lie above it in GT-known Loc.
             steps: comparisons by name, each a row, the row it is compared with, and optionally a metric other than
@@ -226,7 +228,10 @@ class Study:
         names, share = tables.names_of(paper, metrics), self.profile.judged_share
         if share is not None:
             names |= {tables.SMALL: f"GT-known Loc, box ≤ {share:.0%}"}
-        judged = {tables.place(k, paper): [(run, kinds.get(k, "cam")) for run in group] for k, group in runs.items()}
+        judged = {
+            (place := tables.place(key, paper)): self._judged(group, kinds.get(key) or tables.base_of(place[-1])[1])
+            for key, group in runs.items()
+        }
         csv = self.save_rows(tables.tidy_rows(number, judged, names, self.store.machine, fixed_boxes, share))
         summary = tables.summarise(pd.read_csv(csv), paper, list(names))
         if baseline:
@@ -240,6 +245,10 @@ class Study:
             self.save_table(effects, "effects")
         caption = f"Tab. {number}, profile {self.profile.name}, seeds {list(self.seeds)}, beside the paper's"
         return tables.Table(caption, self.profile.name, names, summary, effects, baseline)
+
+    def _judged(self, runs: Sequence[Run], kind: str) -> list[tuple[Run, str]]:
+        """Runs with the map that is judged, whose report has it."""
+        return [(run if kind in MAP_KINDS else self.store.rejudged(run, kind), kind) for run in runs]
 
     def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
         """Write tidy rows as CSV, with the columns of :data:`TIDY` first; what ``rows`` lack is left empty.

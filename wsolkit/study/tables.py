@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from wsolkit.errors import RecipeError, unknown
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS
 from wsolkit.study.statistics import paired_effect
-from wsolkit.training.evaluation import Evaluation, centred_margin, fixed_box_ious
+from wsolkit.training.evaluation import NORMALISED_KINDS, Evaluation, centred_margin, fixed_box_ious
 from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import Run
 
@@ -92,6 +92,12 @@ class Table:
 
     def _repr_html_(self) -> str:
         return self.beside_paper().to_html()
+
+
+def base_of(row: str) -> tuple[str, str]:
+    """Whose runs a row of the paper shows, and which map is judged: ``ADL + IVR`` is ADL by another normalisation."""
+    base, _, kind = (part.strip() for part in row.rpartition("+"))
+    return (base, kind.lower()) if kind.lower() in NORMALISED_KINDS else (row, "cam")
 
 
 def names_of(paper: pd.DataFrame, metrics: Sequence[str] | None = None) -> dict[str, str]:

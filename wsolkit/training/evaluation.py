@@ -35,6 +35,12 @@ MAP_KINDS = {
 }
 
 
+#: CAMs by other people's normalisations, which only some rows of the paper's tables ask for.
+NORMALISED_KINDS = {"pas": MapKind(maps.cam, "pas"), "ivr": MapKind(maps.cam, "ivr")}
+
+EVERY_KIND = MAP_KINDS | NORMALISED_KINDS
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The results of one pass over a split.
@@ -79,7 +85,7 @@ def evaluate(
         model: the classifier, on any device; left in evaluation mode.
         data: the images, at the evaluation size, with boxes, masks or both.
         threshold_step: step between score-map thresholds.
-        map_kinds: names in :data:`MAP_KINDS`; all are made from the same features.
+        map_kinds: names in :data:`EVERY_KIND`; all are made from the same features.
         batch_size: images a forward pass; it changes no result beyond rounding.
         threads: maps searched for boxes at once; it changes no result.
 
@@ -92,7 +98,7 @@ def evaluate(
         logits.append(output.float().cpu())
         samples = [data[number] for number in numbers]
         for kind, meter in meters.items():
-            meter.update(maps.score_map(raw[kind], data.size, MAP_KINDS[kind].normalisation).numpy(), samples)
+            meter.update(maps.score_map(raw[kind], data.size, EVERY_KIND[kind].normalisation).numpy(), samples)
     scores, ids = torch.cat(logits).numpy(), [data[number].image_id for number in range(len(data))]
     hits = {f"top{k}": in_top_k(scores, data.labels, k) for k in TOP_K}
     images = pd.DataFrame({"image_id": ids, "label": data.labels, **hits})
@@ -148,11 +154,11 @@ def _passes(
         chosen = np.asarray(numbers[start : start + batch_size])
         labels = torch.from_numpy(data.labels[chosen]).to(weight.device)
         output = model(normalise(data.images[chosen], weight.device))
-        raw = {kind: MAP_KINDS[kind].compute(output.features, weight, labels) for kind in map_kinds}
+        raw = {kind: EVERY_KIND[kind].compute(output.features, weight, labels) for kind in map_kinds}
         logits = output.logits
         if model.predict is not None:
             logits, own = model.predict(output, labels)
-            raw = {kind: own if kind == "cam" else found for kind, found in raw.items()}
+            raw = {kind: own if EVERY_KIND[kind].compute is maps.cam else found for kind, found in raw.items()}
         yield chosen.tolist(), logits, raw
 
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -50,10 +50,12 @@ class Run:
     Attributes:
         recipe: what was trained.
         folder: where it is.
+        judged: what `report` returns instead of the evaluation in the folder; see `RunStore.rejudged`.
     """
 
     recipe: Recipe
     folder: Path
+    judged: Evaluation | None = field(default=None, compare=False, repr=False)
 
     def info(self) -> dict:
         """What produced the run: `Machine.provenance`, data, seconds, epochs and images/s of the last attempt."""
@@ -75,6 +77,8 @@ class Run:
 
     def report(self) -> Evaluation:
         """The evaluation of the selected weights on the test split."""
+        if self.judged is not None:
+            return self.judged
         return Evaluation(*(pd.read_csv(self.folder / f"test-{part}.csv") for part in REPORT))
 
     def model(self, epoch: int | None = None, device: torch.device | str = "cpu") -> models.GapClassifier:
@@ -160,6 +164,11 @@ class RunStore:
                 self._train(recipe, initial, should_stop)
         self.engine.wait()
         return self._checked(Run(recipe, self.folder(recipe)))
+
+    def rejudged(self, run: Run, map_kind: str) -> Run:
+        """A run whose report has another kind of map, by its name in `wsolkit.training.evaluation.EVERY_KIND`."""
+        model, test = run.model(device=self.machine.torch_device()), self.machine.open(run.recipe, "test")
+        return replace(run, judged=evaluate(model, test, run.recipe.threshold_step, (map_kind,), threads=cores()))
 
     def get_all(self, recipes: Sequence[Recipe], jobs: int = 1) -> list[Run]:
         """The finished runs of several recipes, in their order; missing ones are trained first.
