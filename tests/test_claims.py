@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_recipe
-from wsolkit import published
+from wsolkit import methods, published
 from wsolkit.errors import RecipeError
 from wsolkit.study import claims, plots, quantities, tables
-from wsolkit.study.claims import Claim, Comparison, check, experiment, judge, scoreboard, together
+from wsolkit.study.claims import (
+    Claim,
+    Comparison,
+    check,
+    describe,
+    experiment,
+    judge,
+    published_claims,
+    scoreboard,
+    together,
+)
 from wsolkit.study.statistics import Effect
 from wsolkit.system.registry import parse_options
 from wsolkit.training import profiles
@@ -245,10 +255,26 @@ def listed(request, study):
 def test_every_profile_checks_the_papers_claims(listed):
     study, by_name = listed
     counts = len(by_name), sum(map(len, by_name.values()))
-    assert counts == {"smoke": (33, 91), "demo": (33, 90), "photos": (29, 81), "paper": (33, 91)}[study.profile.name]
+    assert (
+        counts == {"smoke": (35, 118), "demo": (35, 117), "photos": (31, 108), "paper": (35, 118)}[study.profile.name]
+    )
     for part in (part for parts in by_name.values() for part in parts):
         for side in (part.ours, part.baseline):
             study.recipe(**dict(side))  # each can be trained
+
+
+def test_claims_about_other_methods_lose_those_whose_file_is_gone(study, monkeypatch):
+    def named(name: str) -> list[str]:
+        return [each.name for each in published_claims(study) if name in each.name]
+
+    (claim,) = [each for each in published_claims(study) if "other methods, Tab. 4" in each.name]
+    assert describe(claim.comparisons(study)[0]) == "max_box_acc_0.3: drop + sim + norm against HaS"
+    monkeypatch.setattr(methods, "names", lambda: ("cam", "bridging", "eil", "spg"))
+    assert [describe(part) for part in claim.comparisons(study)] == [
+        f"max_box_acc_{delta}: drop + sim + norm against SPG" for delta in (0.3, 0.5, 0.7)
+    ]
+    monkeypatch.setattr(methods, "names", lambda: ("cam", "bridging", "eil"))
+    assert named("other methods") == ["ours above other methods, Tab. 1"]
 
 
 def test_claims_on_sweeps_are_about_settings_around_the_profiles_best(listed):

@@ -76,8 +76,12 @@ class Comparison:
                 raise unknown("quantity", quantity, QUANTITIES)
 
 
+#: The key by which an experiment names another method.
+METHOD = "method"
+
 _Setting = float | list[float] | Literal["lowest", "next above the best", "all but the best"]
-_Written = str | Annotated[dict[str, _Setting], pydantic.Field(min_length=1, max_length=1)]
+_Set = Annotated[dict[str, _Setting], pydantic.Field(min_length=1, max_length=1)]
+_Written = str | dict[Literal["method"], str] | _Set
 _LISTED = pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value)
 
 
@@ -135,7 +139,7 @@ def published_claims(study: Study) -> list[Claim]:
             claim = parse_options(Claim, {**entry, **named, "block": block}, f"claim {named.get('name')!r}")
             with suppress(NotInProfileError):
                 study.recipe(**block)
-                found.append(claim)
+                found += [claim] if claim.comparisons(study) else []
     return found
 
 
@@ -151,6 +155,9 @@ def _experiments(side: Sequence, block: Mapping[Any, str], study: Study) -> Iter
             yield experiment(*([] if written == "vanilla" else written.split(" + ")), **block)
             continue
         [(option, setting)] = written.items()
+        if option == METHOD:  # one whose file was removed takes its comparisons along
+            yield from [experiment(method=setting, **block)] * (setting in methods.names())
+            continue
         if option not in sweeps.SWEEPS:
             raise unknown("hyperparameter of the sweeps", option, sweeps.SWEEPS)
         every = [value for name, value in sweeps.settings(best) if name == option]
@@ -332,8 +339,10 @@ def describe(comparison: Comparison) -> str:
 
 
 def _name(each: Experiment) -> str:
-    (_, losses), *more = each
-    return ", ".join([methods.join_terms(losses), *(f"{name} {value}" for name, value in more)])
+    options = dict(each)
+    losses, method = options.pop("losses"), options.pop(METHOD, None)
+    name = methods.find(method).label if method else methods.join_terms(losses)
+    return ", ".join([name, *(f"{name} {value}" for name, value in options.items())])
 
 
 def scoreboard(checked: pd.DataFrame) -> pd.DataFrame:
