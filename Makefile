@@ -40,7 +40,7 @@ lab: $(READY)
 notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 \
-		--NotebookExporter.preprocessors=wsolkit.batch.pages.still_widgets notebooks/*.ipynb
+		--NotebookExporter.preprocessors=wsolkit.reproduce.pages.still_widgets notebooks/*.ipynb
 	$(BIN)/python tests/result_tables.py
 
 lint: $(READY)

@@ -30,13 +30,13 @@ GROUPS = {
     "Data and published values": ["datasets", "published"],
     "Runs": ["training"],
     "Tables, figures and claims": ["study"],
-    "Batch": ["batch"],
-    "Your own": ["own"],
+    "Reproducing it all": ["reproduce"],
+    "Your own pictures and classifiers": ["localize"],
     "The rest": ["system", "errors"],
 }
 
 #: Packages whose every module gets a page.
-WHOLE = ("training", "study", "batch", "own", "system")
+WHOLE = ("training", "study", "reproduce", "localize", "system")
 
 
 def write_reference(app: object) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from wsolkit import cli
 from wsolkit.study.study import Study
-from wsolkit.system.writing import writable_folder
+from wsolkit.system.atomic_files import writable_folder
 from wsolkit.training import profiles
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe, make_recipe

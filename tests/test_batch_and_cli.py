@@ -9,8 +9,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolkit.batch import notebooks, runner, stamps
 from wsolkit.errors import DataError, RecipeError, TrainingError
+from wsolkit.reproduce import notebooks, runner, stamps
 from wsolkit.system import folders
 from wsolkit.training import run_store
 from wsolkit.training.recipes import Recipe

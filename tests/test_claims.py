@@ -19,7 +19,7 @@ from wsolkit.study.claims import (
     together,
 )
 from wsolkit.study.statistics import Effect
-from wsolkit.system.registry import parse_options
+from wsolkit.system.plugins import parse_options
 from wsolkit.training import profiles
 
 FULL, VANILLA = experiment("drop", "sim", "norm"), experiment()

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import tiny_recipe
 from wsolkit import methods
-from wsolkit.batch import cost
+from wsolkit.reproduce import cost
 
 
 def test_memory_is_that_of_the_tensors_that_exist_at_once():

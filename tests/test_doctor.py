@@ -1,8 +1,8 @@
 import pytest
 
-from wsolkit.batch import runner
 from wsolkit.cli import doctor
 from wsolkit.errors import WsolkitError
+from wsolkit.reproduce import runner
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ def test_get_fetches_weights_to_where_they_are_looked_for(server, tmp_path, monk
     monkeypatch.setenv("WSOLKIT_WEIGHTS", str(tmp_path / "weights"))
     digits = hashlib.sha256(CONTENT).hexdigest()[:8]
     published = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/net-{digits}.pth")
-    monkeypatch.setattr("wsolkit.own.classifiers.imagenet_weights", {"net": published}.__getitem__)
+    monkeypatch.setattr("wsolkit.localize.classifiers.imagenet_weights", {"net": published}.__getitem__)
     code, out, errors = wsolkit("data", "get", "weights", "--name", "net")
     path = tmp_path / "weights" / f"net-{digits}.pth"
     assert (code, out) == (0, f"{path} is there\n"), errors

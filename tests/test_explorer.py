@@ -1,8 +1,8 @@
 import numpy as np
 
 from tests.conftest import tiny_recipe
-from wsolkit.batch.pages import WIDGET_VIEW
 from wsolkit.metrics.boxes import pairwise_iou
+from wsolkit.reproduce.pages import WIDGET_VIEW
 from wsolkit.study import explorer
 from wsolkit.training.evaluation import localize
 

@@ -11,7 +11,7 @@ import wsolkit
 from tests.conftest import tiny_recipe
 from wsolkit import datasets, methods, models
 from wsolkit.errors import DataError
-from wsolkit.system import registry
+from wsolkit.system import plugins
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RunStore
@@ -36,9 +36,9 @@ def added(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / f"{name}.py").write_text(code)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    registry.names.cache_clear()
+    plugins.names.cache_clear()
     yield
-    registry.names.cache_clear()
+    plugins.names.cache_clear()
 
 
 def test_a_method_is_one_file(store, wsolkit, tmp_path):
@@ -56,7 +56,7 @@ def test_a_method_is_one_file(store, wsolkit, tmp_path):
 
 def test_a_file_that_is_not_complete_is_named(tmp_path, wsolkit):
     (tmp_path / "added" / "methods" / "half.py").write_text("Options = None")
-    registry.names.cache_clear()
+    plugins.names.cache_clear()
     code, _, errors = wsolkit("recipe", "--set", "method=half")
     assert code == 2
     assert "half.py lacks step; docs/extending.md shows" in errors

@@ -17,7 +17,7 @@ import torch
 from tests.conftest import tiny_recipe, wait_until
 from wsolkit import methods
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
-from wsolkit.system.writing import atomic_file
+from wsolkit.system.atomic_files import atomic_file
 from wsolkit.training import checkpoints, loop, run_store, warm_stages
 from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import RunStore

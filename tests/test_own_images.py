@@ -19,7 +19,7 @@ from wsolkit import datasets, decomposition, models
 from wsolkit.cli import own
 from wsolkit.decomposition import DecompositionError
 from wsolkit.errors import CheckpointError, DataError, RecipeError
-from wsolkit.own import classifiers, localization
+from wsolkit.localize import classifiers, localization
 from wsolkit.training import checkpoints
 
 

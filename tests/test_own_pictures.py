@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsolkit.errors import DataError
-from wsolkit.own import pictures
+from wsolkit.localize import pictures
 
 TALL = np.zeros((40, 20, 3), np.uint8)
 TALL[:20, :10] = 255  # a white corner, top left, as a viewer shows it

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wsolkit.batch import gallery, pages
-from wsolkit.batch.pages import WIDGET_VIEW
+from wsolkit.reproduce import gallery, pages
+from wsolkit.reproduce.pages import WIDGET_VIEW
 from wsolkit.training import profiles
 
 

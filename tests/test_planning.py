@@ -7,9 +7,9 @@ import pytest
 from tests.conftest import tiny_recipe
 from tests.test_batch_and_cli import write_notebook
 from wsolkit import datasets
-from wsolkit.batch import notebooks, planning, rehearsal
-from wsolkit.batch.gallery import PAGE, title_of, write
 from wsolkit.errors import RecipeError
+from wsolkit.reproduce import notebooks, planning, rehearsal
+from wsolkit.reproduce.gallery import PAGE, title_of, write
 from wsolkit.system.folders import notebooks_root
 from wsolkit.training import profiles
 from wsolkit.training.machine import Machine

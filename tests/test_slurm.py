@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_recipe, wait_until
-from wsolkit.batch import runner
 from wsolkit.errors import TrainingError, WsolkitError
+from wsolkit.reproduce import runner
 from wsolkit.training import checkpoints, slurm
 from wsolkit.training.run_store import RunStore
 from wsolkit.training.slurm import SlurmCluster

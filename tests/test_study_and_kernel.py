@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from wsolkit import methods
-from wsolkit.batch import notebooks, runner
 from wsolkit.errors import NotInProfileError, RecipeError, WsolkitError
+from wsolkit.reproduce import notebooks, runner
 from wsolkit.study import study
 from wsolkit.training import profiles
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import wsolkit
-from wsolkit.batch import notebooks
+from wsolkit.reproduce import notebooks
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 
@@ -35,7 +35,7 @@ def call(installed: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_package_and_notebooks_are_those_of_the_wheel(installed, tmp_path):
-    code = "import wsolkit; from wsolkit.batch import notebooks; print(wsolkit.__file__, *notebooks.find())"
+    code = "import wsolkit; from wsolkit.reproduce import notebooks; print(wsolkit.__file__, *notebooks.find())"
     package, *inside = call(installed, tmp_path, "-c", code).split()
     assert package.startswith(str(installed))
     assert [Path(notebook).name for notebook in inside] == [path.name for path in notebooks.find()]
@@ -43,7 +43,7 @@ def test_package_and_notebooks_are_those_of_the_wheel(installed, tmp_path):
 
 
 def test_the_paper_s_numbers_and_the_page_s_templates_are_in_it(installed, tmp_path):
-    code = "from wsolkit import published; from wsolkit.batch import pages; "
+    code = "from wsolkit import published; from wsolkit.reproduce import pages; "
     code += "pages.environment().get_template('index.html.j2'); print(len(published.table('7')) > 0)"
     assert call(installed, tmp_path, "-c", code).strip() == "True"
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolkit import datasets, methods, models
-from wsolkit.batch import cost, planning
+from wsolkit.reproduce import cost, planning
 from wsolkit.training import profiles
 from wsolkit.training.recipes import Recipe
 

@@ -1,7 +1,7 @@
 """Images a second of a training step of every method, and its time over that of the vanilla method.
 
-Beside it stands the ratio of their operations, as `wsolkit.batch.cost` counts them. The methods take turns, so that a
-noisy machine disturbs all alike. With ``--options`` it compares, for the paper's method, the ways to run it instead:
+Beside it stands the ratio of their operations, as `wsolkit.reproduce.cost` counts them. The methods take turns, so that
+a noisy machine disturbs all alike. With ``--options`` it compares, for the paper's method, the ways to run it instead:
 memory layout, fused SGD, compilation.
 
 Run: python tests/benchmarks/training_step.py [backbone ...] [--threads N] [--rounds N] [--options]
@@ -15,7 +15,7 @@ import torch
 from torch.optim import SGD
 
 from wsolkit import methods
-from wsolkit.batch.cost import step_cost
+from wsolkit.reproduce.cost import step_cost
 from wsolkit.training import profiles
 from wsolkit.training.engine import Engine, Stepper, optimise, totals
 from wsolkit.training.loading import Loaded

@@ -17,8 +17,8 @@ import torch
 from tests.conftest import tiny_recipe
 from tests.gpu.conftest import DEVICE
 from wsolkit import maps, methods, models
-from wsolkit.batch.cost import step_cost
 from wsolkit.metrics import BoxMeter, PixelMeter
+from wsolkit.reproduce.cost import step_cost
 from wsolkit.training import checkpoints, loop
 from wsolkit.training.engine import Engine, Stepper, optimise, totals
 from wsolkit.training.evaluation import MAP_KINDS, evaluate

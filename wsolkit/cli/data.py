@@ -49,7 +49,7 @@ def get(
     """
     from wsolkit import datasets, models
     from wsolkit.datasets import _downloads
-    from wsolkit.own import classifiers
+    from wsolkit.localize import classifiers
     from wsolkit.system import folders
 
     if (name == WEIGHTS) != (model is not None):
@@ -81,7 +81,7 @@ def sample(
 
     Example: wsolkit data sample synthetic_birds --out photos
     """
-    from wsolkit.own import localization
+    from wsolkit.localize import localization
 
     written = localization.write_samples(name, out, count, data_root)
     typer.echo(f"{len(written)} pictures of {name} in {out}")

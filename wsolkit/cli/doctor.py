@@ -15,7 +15,7 @@ from wsolkit import __version__
 from wsolkit.cli.options import DataRoot
 from wsolkit.errors import WsolkitError
 from wsolkit.system import folders
-from wsolkit.system.writing import writable_folder
+from wsolkit.system.atomic_files import writable_folder
 
 #: Bytes of free disk below which a batch of the demo may not fit.
 ROOM = 2e9
@@ -104,7 +104,7 @@ def _packages() -> tuple[str, ...]:
 
 
 def _kernel() -> tuple[str, ...]:
-    from wsolkit.batch.runner import KERNEL, check_kernel
+    from wsolkit.reproduce.runner import KERNEL, check_kernel
 
     check_kernel()
     return "ok", f"{KERNEL!r} runs this environment"

@@ -11,8 +11,8 @@ from wsolkit.cli.options import Compile, DataRoot, Device, Names, Precision, Pre
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
-    from wsolkit.batch.planning import Plan
-    from wsolkit.batch.runner import Outcome
+    from wsolkit.reproduce.planning import Plan
+    from wsolkit.reproduce.runner import Outcome
 
 
 class Executor(StrEnum):
@@ -52,7 +52,7 @@ def reproduce(
 
     Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
-    from wsolkit.batch import gallery, notebooks, runner
+    from wsolkit.reproduce import gallery, notebooks, runner
     from wsolkit.training.slurm import SlurmCluster
 
     given = {"data_root": data_root, "out_root": out_root, "device": None if device == "auto" else device}
@@ -99,7 +99,7 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400 --gpu-memory 12
     """
-    from wsolkit.batch import cost, notebooks, planning
+    from wsolkit.reproduce import cost, notebooks, planning
     from wsolkit.study.study import default_jobs
     from wsolkit.system import folders
     from wsolkit.training.machine import Machine
@@ -143,7 +143,7 @@ def rehearse(
 
     Example: wsolkit rehearse --profile paper
     """
-    from wsolkit.batch import notebooks, planning, rehearsal
+    from wsolkit.reproduce import notebooks, planning, rehearsal
     from wsolkit.training.machine import Machine
 
     plan = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
@@ -178,8 +178,8 @@ def recipe(
 
     Example: wsolkit recipe --method my_method --set method_options.strength=0.3 > my_recipe.json
     """
-    from wsolkit.batch import notebooks
     from wsolkit.errors import RecipeError
+    from wsolkit.reproduce import notebooks
     from wsolkit.study.study import chosen_profile
     from wsolkit.training.profiles import LOSSES
 

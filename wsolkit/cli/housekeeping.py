@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from wsolkit.errors import RecipeError, WsolkitError
+from wsolkit.system.atomic_files import PARTIAL
 from wsolkit.system.folders import runs_root
-from wsolkit.system.writing import PARTIAL
 from wsolkit.training import checkpoints, warm_stages
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import PRETRAINING, Recipe

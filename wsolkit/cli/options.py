@@ -31,7 +31,7 @@ Compile = Annotated[bool, typer.Option("--compile", help="Let PyTorch compile th
 
 def notebook_names(begun: str) -> list[str]:
     """Completion: notebooks whose names begin so."""
-    from wsolkit.batch.notebooks import find
+    from wsolkit.reproduce.notebooks import find
 
     return [path.stem for path in find() if path.stem.startswith(begun)]
 

@@ -69,12 +69,12 @@ def localize(
 
     Example: wsolkit localize photos/ --weights KEY_OF_A_RUN --threshold 0.4
     """
-    from wsolkit.own.pictures import find_pictures, read_names
+    from wsolkit.localize.pictures import find_pictures, read_names
 
     names = read_names(classes) if classes else ()
     pictures = find_pictures(images)
 
-    from wsolkit.own import classifiers, localization  # PyTorch takes seconds to load
+    from wsolkit.localize import classifiers, localization  # PyTorch takes seconds to load
 
     opened = classifiers.open_classifier(weights, model, size)
     origin = {"weights": str(weights), "model": opened.name}

@@ -3,7 +3,7 @@
 A data set's file has a frozen dataclass ``Options`` and a function
 ``open_split(split, size, options, data_root) -> WsolDataset``; adding a data set means adding its file here. One that
 is published elsewhere also has a function ``parts(data_root, options)``, which says what it needs, and may have an
-entry in ``published.toml``. A function ``extent(options)`` says how large it is. :func:`find` looks all of it up.
+entry in ``sources.toml``. A function ``extent(options)`` says how large it is. :func:`find` looks all of it up.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from wsolkit.datasets._metadata import Metadata, read_metadata
 from wsolkit.datasets._pictures import read_mask
 from wsolkit.datasets._sources import Archive, Part, describe, published
 from wsolkit.errors import unknown
-from wsolkit.system import registry
+from wsolkit.system import plugins
 
 __all__ = [
     "SPLITS",
@@ -89,7 +89,7 @@ class Source:
 
 def names() -> tuple[str, ...]:
     """Names of the data sets."""
-    return registry.names(__name__)
+    return plugins.names(__name__)
 
 
 def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
@@ -102,15 +102,15 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> Source:
     Raises:
         RecipeError: for an unknown data set, or an option that it does not have.
     """
-    module = registry.load(__name__, "dataset", name)
-    return Source(name, module, registry.parse_options(module.Options, options or {}, f"dataset {name!r}"))
+    module = plugins.load(__name__, "dataset", name)
+    return Source(name, module, plugins.parse_options(module.Options, options or {}, f"dataset {name!r}"))
 
 
 def find_published(name: str) -> Source:
     """Look up a data set by the name under which it is published: one file may read several, by its options.
 
     Args:
-        name: a file name in this folder, or an entry of ``published.toml``, e.g. ``"imagewoof"``.
+        name: a file name in this folder, or an entry of ``sources.toml``, e.g. ``"imagewoof"``.
 
     Raises:
         RecipeError: for an unknown name.

@@ -9,7 +9,7 @@ import numpy as np
 import pydantic
 from torch.utils.data import Dataset
 
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: Roles of the WSOL benchmark: labels only; boxes for tuning and model selection; the final report.
 SPLITS = ("train-weaksup", "train-fullsup", "test")

@@ -19,7 +19,7 @@ class Benchmark:
     """A data set of the benchmark, in one folder with all other real data.
 
     Attributes:
-        name: its name here. ``published.toml`` says under it how large it is, where to get it, and, as ``folder``,
+        name: its name here. ``sources.toml`` says under it how large it is, where to get it, and, as ``folder``,
             its name in the benchmark: of its folder in ``metadata/`` and of its images' folder.
     """
 
@@ -27,7 +27,7 @@ class Benchmark:
 
     @property
     def known(self) -> Mapping[str, Any]:
-        """What ``published.toml`` says."""
+        """What ``sources.toml`` says."""
         return published(self.name)
 
     def open_split(self, split: str, size: int, options: Any, data_root: Path | None) -> PictureDataset:

@@ -18,9 +18,9 @@ from filelock import FileLock
 
 from wsolkit.datasets._base import Sample, WsolDataset
 from wsolkit.errors import DataError
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.processes import cores
 from wsolkit.system.progress import progress
-from wsolkit.system.writing import atomic_file, writable_folder
 
 #: What a cache holds; image i's boxes end at ``box_ends[i]``, and ``sums`` has the CRC-32 of every chunk of images.
 ARRAYS = ("images", "boxes", "box_ends", "masks", "ids", "sums")

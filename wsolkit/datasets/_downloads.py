@@ -18,8 +18,8 @@ from filelock import FileLock
 from wsolkit.datasets._sources import Archive
 from wsolkit.datasets._tables import stays_below
 from wsolkit.errors import DataError
+from wsolkit.system.atomic_files import writable_folder
 from wsolkit.system.progress import progress
-from wsolkit.system.writing import writable_folder
 
 BLOCK = 2**20
 

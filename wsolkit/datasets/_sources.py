@@ -63,8 +63,8 @@ class Part:
 
 @cache
 def published(name: str) -> Mapping[str, Any]:
-    """What ``published.toml`` says of a data set; empty if nothing."""
-    return tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8")).get(name, {})
+    """What ``sources.toml`` says of a data set; empty if nothing."""
+    return tomllib.loads((Path(__file__).parent / "sources.toml").read_text(encoding="utf-8")).get(name, {})
 
 
 def describe(parts: Sequence[Part]) -> str:

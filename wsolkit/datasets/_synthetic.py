@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from wsolkit.datasets import _drawing as drawing
 from wsolkit.datasets._base import SPLITS, Extent, Sample, WsolDataset
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: Raised whenever a change of code changes a pixel, so that caches are drawn anew.
 DRAWING_VERSION = 2

@@ -19,7 +19,7 @@ from wsolkit.datasets._metadata import BENCHMARK, LAST_LABEL, Metadata, class_na
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._tables import LARGEST, read_table
 from wsolkit.errors import DataError
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 ARCHIVE_FOLDER = "CUB_200_2011"
 

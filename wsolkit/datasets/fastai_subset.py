@@ -26,7 +26,7 @@ from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: Of the validation photographs of a class, so many belong to train-fullsup; the rest is test.
 FULLSUP = 20

@@ -22,7 +22,7 @@ from wsolkit.datasets._metadata import Metadata
 from wsolkit.datasets._pictures import PictureDataset
 from wsolkit.datasets._sources import Part
 from wsolkit.errors import DataError
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: One in so many training images of a class belongs to train-fullsup: those whose number ends in 9.
 HELD_OUT = 10

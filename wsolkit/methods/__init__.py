@@ -23,8 +23,8 @@ import torch
 
 from wsolkit.methods._base import Batch, Draw, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier
-from wsolkit.system import registry
-from wsolkit.system.registry import STRICT
+from wsolkit.system import plugins
+from wsolkit.system.plugins import STRICT
 
 __all__ = [
     "STRICT",
@@ -88,7 +88,7 @@ class Method:
 
 def names() -> tuple[str, ...]:
     """Names of the methods."""
-    return registry.names(__name__)
+    return plugins.names(__name__)
 
 
 def find(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -97,8 +97,8 @@ def find(name: str, options: Mapping[str, Any] | None = None) -> Method:
     Raises:
         RecipeError: if the method is unknown, or does not take one of the options.
     """
-    module = registry.load(__name__, "method", name)
-    return Method(name, module, registry.parse_options(module.Options, options or {}, f"method {name!r}"))
+    module = plugins.load(__name__, "method", name)
+    return Method(name, module, plugins.parse_options(module.Options, options or {}, f"method {name!r}"))
 
 
 def join_terms(terms: Iterable[str]) -> str:

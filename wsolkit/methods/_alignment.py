@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wsolkit import losses, maps
 from wsolkit.methods._base import Share, Term, Weight
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

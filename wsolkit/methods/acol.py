@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wsolkit import maps
 from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier, Output
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: Channels of the second classifier's convolutions, where the features have as many (the paper: 1024).
 WIDTH = 1024

@@ -8,7 +8,7 @@ from torch import Tensor
 from wsolkit.erasing import attended_cells
 from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

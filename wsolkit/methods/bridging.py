@@ -12,7 +12,7 @@ from wsolkit.methods import cam
 from wsolkit.methods._alignment import AlignmentOptions, alignment_losses, alignment_terms, without_alignment
 from wsolkit.methods._base import Batch, Draw, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, Output, frozen_statistics
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -5,7 +5,7 @@ from pydantic.dataclasses import dataclass
 
 from wsolkit.methods._base import Batch, Step, Term
 from wsolkit.models import GapClassifier
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

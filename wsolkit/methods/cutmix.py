@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: A batch has partners.
 PAIRED = True

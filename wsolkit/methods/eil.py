@@ -11,7 +11,7 @@ from wsolkit.erasing import attended_cells
 from wsolkit.methods._alignment import AlignmentOptions, alignment_losses, alignment_terms, without_alignment
 from wsolkit.methods._base import Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, frozen_statistics
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

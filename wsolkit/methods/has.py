@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wsolkit.methods._base import Batch, Draw, Share, Step, Term
 from wsolkit.models import GapClassifier
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

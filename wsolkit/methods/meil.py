@@ -7,7 +7,7 @@ from torch import Tensor
 from wsolkit.erasing import attended_cells
 from wsolkit.methods._base import Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, frozen_statistics
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wsolkit import maps
 from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 #: Channels of the convolutions that make a mask.
 WIDTH = 512

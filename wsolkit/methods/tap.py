@@ -11,7 +11,7 @@ from torch import Tensor
 from wsolkit import maps
 from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier, Output
-from wsolkit.system.registry import STRICT
+from wsolkit.system.plugins import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -17,8 +17,8 @@ from wsolkit.datasets import Metadata, WsolDataset, read_mask, scale_boxes
 from wsolkit.errors import DataError, WsolkitError
 from wsolkit.metrics.checks import as_array, map_fault
 from wsolkit.metrics.meters import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.progress import progress
-from wsolkit.system.writing import atomic_file, writable_folder
 
 #: The entries of a result that go into a JSON file.
 JSON_KEYS = ("contours", "threshold_step", "n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")

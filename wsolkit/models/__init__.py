@@ -19,7 +19,7 @@ from wsolkit.models._weights import (
     torchvision_file,
     torchvision_name,
 )
-from wsolkit.system import registry
+from wsolkit.system import plugins
 
 __all__ = [
     "PUBLISHED",
@@ -58,7 +58,7 @@ class Backbone:
 
 def names() -> tuple[str, ...]:
     """Names of the backbones."""
-    return registry.names(__name__)
+    return plugins.names(__name__)
 
 
 def build(name: str, num_classes: int, seed: int = 0) -> GapClassifier:
@@ -81,4 +81,4 @@ def find(name: str) -> Backbone:
     Raises:
         RecipeError: if it is unknown.
     """
-    return Backbone(name, registry.load(__name__, "backbone", name))
+    return Backbone(name, plugins.load(__name__, "backbone", name))

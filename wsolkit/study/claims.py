@@ -25,7 +25,7 @@ from wsolkit.study import sweeps, tables
 from wsolkit.study.quantities import QUANTITIES, Measured
 from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
 from wsolkit.study.study import Study
-from wsolkit.system.registry import parse_options
+from wsolkit.system.plugins import parse_options
 from wsolkit.training.profiles import LOSSES
 from wsolkit.training.run_store import Run
 

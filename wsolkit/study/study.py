@@ -21,8 +21,8 @@ from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import NotInProfileError, RecipeError
 from wsolkit.study import tables
 from wsolkit.system import folders
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.processes import cores
-from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training import profiles
 from wsolkit.training.evaluation import MAP_KINDS
 from wsolkit.training.machine import Machine, commit

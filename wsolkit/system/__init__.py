@@ -1,1 +1,1 @@
-"""The machine under it all: folders, files never half-written, progress, processes, the plug-in registry."""
+"""The machine under it all: folders, files never half-written, progress, processes, plug-ins."""

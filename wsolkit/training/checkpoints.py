@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from wsolkit.errors import CheckpointError
 from wsolkit.models import without_prefix
-from wsolkit.system.writing import atomic_file
+from wsolkit.system.atomic_files import atomic_file
 from wsolkit.training.engine import Engine
 from wsolkit.training.recipes import Recipe
 

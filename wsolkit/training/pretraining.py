@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from wsolkit.system.writing import atomic_file, writable_folder
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.training.run_store import Run
 
 

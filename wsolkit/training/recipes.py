@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from wsolkit import datasets, methods, models
 from wsolkit.errors import RecipeError
-from wsolkit.system.registry import explain
+from wsolkit.system.plugins import explain
 
 #: Raised whenever the same recipe would give other numbers, so that old runs are not mistaken for new ones.
 FORMAT = 3

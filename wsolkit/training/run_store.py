@@ -22,10 +22,10 @@ from filelock import FileLock, Timeout
 
 from wsolkit import models
 from wsolkit.errors import DataError, WsolkitError, unknown
-from wsolkit.system import registry
+from wsolkit.system import plugins
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.processes import Task, cores, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, progress
-from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training import checkpoints, warm_stages
 from wsolkit.training.engine import Engine
 from wsolkit.training.evaluation import MAP_KINDS, Evaluation, evaluate
@@ -283,7 +283,7 @@ def _code(recipe: Recipe) -> dict[str, str]:
     """Hashes of the files that a recipe names: its method, backbone and data set."""
     named = recipe.components
     modules = named.method.module, named.backbone.module, named.data.module
-    return {"/".join(each.__name__.split(".")[1:]) + ".py": registry.file_hash(each) for each in modules}
+    return {"/".join(each.__name__.split(".")[1:]) + ".py": plugins.file_hash(each) for each in modules}
 
 
 def training_task(recipe: Recipe, store: RunStore, wanted: Path) -> Task:

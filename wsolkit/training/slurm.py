@@ -19,9 +19,9 @@ from filelock import FileLock
 from pydantic import NonNegativeInt, PositiveInt
 
 from wsolkit.errors import TrainingError, WsolkitError
+from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.plugins import parse_options
 from wsolkit.system.progress import log_lines
-from wsolkit.system.registry import parse_options
-from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RunStore, Submitted
@@ -40,7 +40,7 @@ ENDED = frozenset({"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "DEADLINE", "O
 
 @dataclass(frozen=True)
 class SlurmCluster:
-    """Trains the runs of a batch on Slurm; see `wsolkit.batch.runner.reproduce`.
+    """Trains the runs of a batch on Slurm; see `wsolkit.reproduce.runner.reproduce`.
 
     Attributes:
         partition: name of the partition; None takes the cluster's default.

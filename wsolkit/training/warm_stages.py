@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsolkit.errors import CheckpointError
-from wsolkit.system.writing import atomic_file, atomic_folder
+from wsolkit.system.atomic_files import atomic_file, atomic_folder
 from wsolkit.training import checkpoints
 from wsolkit.training.engine import Precision
 from wsolkit.training.recipes import Recipe

@@ -17,7 +17,7 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 
 from wsolkit import models
 from wsolkit.errors import CheckpointError, unknown
-from wsolkit.own.pictures import first_line
+from wsolkit.localize.pictures import first_line
 from wsolkit.system import folders
 from wsolkit.training.checkpoints import BEST
 from wsolkit.training.recipes import Recipe

@@ -10,10 +10,10 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from wsolkit.batch.notebooks import PATHS
+from wsolkit.reproduce.notebooks import PATHS
 from wsolkit.study.study import RUNS_PART
 from wsolkit.system import folders
-from wsolkit.system.writing import atomic_file
+from wsolkit.system.atomic_files import atomic_file
 from wsolkit.training.run_store import DONE
 
 #: The entry of a notebook's metadata.

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
 from wsolkit.study.study import chosen_profile
 from wsolkit.system import folders
-from wsolkit.system.registry import explain
+from wsolkit.system.plugins import explain
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

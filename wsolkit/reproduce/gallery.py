@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 import wsolkit
-from wsolkit.batch import notebooks, pages
+from wsolkit.reproduce import notebooks, pages
 from wsolkit.study import tables
 from wsolkit.study.study import RUNS_PART
-from wsolkit.system.writing import atomic_file
+from wsolkit.system.atomic_files import atomic_file
 from wsolkit.training import profiles
 from wsolkit.training.machine import commit
 

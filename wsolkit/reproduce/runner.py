@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolkit.batch import gallery, notebooks, pages, planning, stamps
 from wsolkit.errors import NotInProfileError, WsolkitError
+from wsolkit.reproduce import gallery, notebooks, pages, planning, stamps
 from wsolkit.study.study import JOBS_VARIABLE, default_jobs, output_folder
 from wsolkit.system import folders
+from wsolkit.system.atomic_files import writable_folder
 from wsolkit.system.processes import Ended, Task, cores, environment, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, last_line, progress
-from wsolkit.system.writing import writable_folder
 from wsolkit.training.engine import Precision
 from wsolkit.training.machine import Machine
 from wsolkit.training.recipes import Recipe

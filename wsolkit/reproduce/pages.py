@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wsolkit.system.writing import atomic_file
+from wsolkit.system.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +21,7 @@ def environment() -> "Environment":
     """The package's templates; everything that is put into them is escaped unless marked as safe."""
     from jinja2 import Environment, PackageLoader
 
-    made = Environment(loader=PackageLoader("wsolkit.batch"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=PackageLoader("wsolkit.reproduce"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     made.filters["shell"] = shlex.quote
     return made
 

@@ -13,10 +13,10 @@ from torch import nn
 from wsolkit import datasets
 from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError, WsolkitError
-from wsolkit.own.classifiers import USUAL_SIZE
-from wsolkit.own.pictures import check_names, find_pictures, first_line, read_pictures
+from wsolkit.localize.classifiers import USUAL_SIZE
+from wsolkit.localize.pictures import check_names, find_pictures, first_line, read_pictures
+from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.progress import progress
-from wsolkit.system.writing import atomic_file, writable_folder
 from wsolkit.training.loading import normalise
 
 #: The file with all results, beside the pictures.

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from wsolkit import datasets, study
-from wsolkit.batch import notebooks
 from wsolkit.errors import NotInProfileError, WsolkitError
+from wsolkit.reproduce import notebooks
 from wsolkit.study.study import PLAN_VARIABLE, Planned
 from wsolkit.system.processes import call_apart, cores
 from wsolkit.training.recipes import PRETRAINING, Recipe
