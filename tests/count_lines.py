@@ -12,7 +12,7 @@ PACKAGE = ROOT / "wsolkit"
 
 #: Lines of code that the package may have: lowered when it becomes thinner, raised only for a new data set, backbone or
 #: method. The aim is 5,300.
-LIMIT = 8100
+LIMIT = 8120
 
 
 def lines_of_code(path: Path) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsolkit.errors import DataError, RecipeError, TrainingError
-from wsolkit.reproduce import notebooks, runner, stamps
+from wsolkit.reproduce import notebooks, runner
 from wsolkit.system import folders
 from wsolkit.training import run_store
 from wsolkit.training.recipes import Recipe
@@ -319,52 +319,6 @@ def test_a_notebook_whose_data_set_the_profile_lacks_is_skipped(home, wsolkit):
     assert "skipped   lacks" in out
     assert "Profile 'photos' has no OpenImages" in out
     assert "1 done, 0 unchanged, 1 skipped, 0 failed" in out
-
-
-SHOWS = """
-import pandas as pd
-from wsolkit.study import open_study
-study = open_study("shows", profile, seeds, out_root=out_root)
-runs = study.train({"vanilla": {"losses": ()}})
-study.save_table(pd.DataFrame({"a": [1]}, index=["x"]), "numbers")
-"""
-
-SHOWN = """
-profile: str = None
-seeds: list[int] = None
-data_root: str = None
-out_root: str = None
-images: str = None
-"""
-
-
-@pytest.mark.slow
-def test_only_what_would_come_out_the_same_is_left_alone(home, wsolkit, tmp_path):
-    notebook = write_notebook(home / "notebooks", "shows", SHOWS, parameters=SHOWN)
-    folder = tmp_path / "out" / "smoke"
-    call = ("reproduce", "shows", "--profile", "smoke", "--set", "seeds=[0]", "--out-root", tmp_path / "out")
-    outputs = [wsolkit(*call)[1], wsolkit(*call)[1], wsolkit(*call, "--again")[1]]
-    assert [output.split()[0] for output in outputs] == ["done", "unchanged", "done"]
-    assert "0 done, 1 unchanged, 0 skipped, 0 failed" in outputs[1]
-    given = notebooks.check_parameters(
-        notebook, notebooks.complete({"seeds": [0], "out_root": str(tmp_path / "out")}, "smoke")
-    )
-
-    def unchanged(**parameters) -> bool:
-        return stamps.unchanged(notebook, folder / "shows.ipynb", given | parameters)
-
-    assert unchanged()
-    assert not unchanged(seeds=[1])
-    assert not unchanged(images=str(tmp_path))  # nobody knows what is there now
-    (run,) = (tmp_path / "runs").glob("*/run.json")
-    for file in (notebook, run, folder / "shows_numbers.csv", folder / "shows.html"):
-        before = file.read_bytes()
-        file.write_bytes(before + b" ")
-        assert not unchanged(), file
-        file.unlink()
-        assert not unchanged(), file
-        file.write_bytes(before)
-    assert unchanged()
 
 
 def test_no_notebooks_are_an_error(tmp_path, monkeypatch, wsolkit):

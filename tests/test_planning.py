@@ -22,7 +22,7 @@ def test_a_plan_names_every_run_once_and_who_wants_it(store):
     smoke = profiles.get("smoke")
     plan = planning.plan(["table1_cub_vgg16", "table7_ablation"], "smoke", {"pretraining": 3})
     vanilla, pretraining = smoke.recipe(losses=(), seed=0, pretraining=3), smoke.recipe(pretraining=3).pretrained
-    assert len(plan.recipes) == (6 + 2) * len(smoke.seeds) + 1  # six rows of Table 7; ADL and EIL in Table 1
+    assert len(plan.recipes) == (6 + 4) * len(smoke.seeds) + 1  # six rows of Table 7, four more of Table 1
     assert next(iter(plan.recipes)) == pretraining
     assert plan.recipes[vanilla] == ["table1_cub_vgg16", "table7_ablation"]
     assert plan.recipes[smoke.recipe(losses=("sim",), seed=1, pretraining=3)] == ["table7_ablation"]

@@ -2,12 +2,12 @@ import dataclasses
 import json
 import platform
 import re
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 
 from tests.conftest import tiny_recipe
 from wsolkit import methods
@@ -317,7 +317,7 @@ def test_run_json_says_what_may_change_the_last_digits(store, tiny, monkeypatch,
     assert info["threads"] == 2
     assert info["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    versions["torchvision"] = torchvision.__version__
+    versions["torchvision"] = metadata.version("torchvision")
     assert {name: info[name] for name in versions} == versions
     shown = torch.__config__.show()
     assert all(f"- {library}\n" in shown for library in filter(None, info["libraries"].split("; ")))

@@ -93,9 +93,9 @@ def plan(
     profile: ProfileName = None,
     settings: Settings = None,
     images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Speed; as measured, else 250.")] = None,
-    gpu_memory: Annotated[float | None, typer.Option(min=0, help="GB of the GPU; as found, else not asked.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0, help="In GB: name what such a GPU cannot hold.")] = None,
 ) -> None:
-    """List the runs behind notebooks, each once: done, missing, how long they may take, and which a GPU cannot hold.
+    """List the runs behind notebooks, each once: done, missing, and how long they may take.
 
     Example: wsolkit plan --profile paper --images-per-second 400 --gpu-memory 12
     """

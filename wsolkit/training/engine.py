@@ -8,8 +8,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, distributed, nn
@@ -139,7 +140,8 @@ class Stepper(nn.Module):
         return outcome.total(), right, {name: term.value for name, term in outcome.terms.items()}
 
 
-class Taken(NamedTuple):
+@dataclass(frozen=True)
+class Taken:
     """What is known of one optimisation step in this process.
 
     Attributes:
