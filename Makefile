@@ -50,6 +50,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/box_meter.py
 	$(BIN)/python tests/benchmarks/training_step.py
+	$(BIN)/python tests/benchmarks/cost.py
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W docs site

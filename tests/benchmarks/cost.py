@@ -8,6 +8,7 @@ Run: python tests/benchmarks/cost.py [--tflops T] [--decode N] [--read GB] [--li
 
 import argparse
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,13 +36,18 @@ def operations(recipe: Recipe) -> tuple[float, float, int]:
     return whole.get_total_flops() / 1e9, tail.get_total_flops() / 1e9, parameters
 
 
-def run_operations(recipe: Recipe, forward: float, tail: float) -> float:
-    """EFLOP of a run: three forward passes' worth for each training image (one forward, two backward), one to judge."""
+@cache
+def step_operations(recipe: Recipe) -> float:
+    """GFLOP of an image in a training step, forward and backward."""
+    return cost.step_cost(recipe, batch_size=2).operations / 2e9
+
+
+def run_operations(recipe: Recipe, forward: float) -> float:
+    """EFLOP of a run: a step's share for each training image, a forward pass for each that is judged."""
     sizes = datasets.find(recipe.dataset).extent.images
-    twice = 1 + tail / forward if recipe.method == "bridging" else 1
-    trained = 3 * twice * recipe.epochs * sizes["train-weaksup"]
+    trained = recipe.epochs * sizes["train-weaksup"] * step_operations(recipe.changed(seed=0, snapshot_epochs=()))
     judged = recipe.epochs * sizes["train-fullsup"] + sizes["test"]
-    return forward * (trained + judged) / 1e9
+    return (trained + forward * judged) / 1e9
 
 
 def cache_bytes(recipe: Recipe) -> dict[str, int]:
@@ -85,7 +91,7 @@ def main() -> None:
             f"{forward:.1f}",
             f"{1 + tail / forward:.2f}",
             full.epochs,
-            f"{run_operations(full, forward, tail) * 1e3:,.0f}",
+            f"{run_operations(full, forward) * 1e3:,.0f}",
             f"{parameters * 4e-6:.0f}",
             f"{kept * parameters * 4e-6:.0f}",
             f"{sum(cache_bytes(full).values()) / 1e9:.1f}",
@@ -109,7 +115,7 @@ def main() -> None:
             speed = alone * given.tflops * 1e3 / (3 * (forward + tail))
             step = full.batch_size / speed
             sync = 0 if alone == 1 else 2 * parameters * 4 / (given.link * 1e9)  # a ring moves gradients twice
-            hours = run_operations(full, forward, tail) * 1e6 / (alone * given.tflops) / 3600
+            hours = run_operations(full, forward) * 1e6 / (alone * given.tflops) / 3600
             cells = [
                 f"{gpus}, {side_by_side} runs side by side" if side_by_side > 1 else gpus,
                 f"{speed * side_by_side:,.0f}",
@@ -128,7 +134,7 @@ def main() -> None:
     plan = planning.plan((), "paper")
     for net in ("vgg16", "resnet50"):
         recipes = [recipe for recipe in plan.recipes if recipe.backbone == net]
-        work = sum(run_operations(recipe, *operations(recipe)[:2]) for recipe in recipes)
+        work = sum(run_operations(recipe, operations(recipe)[0]) for recipe in recipes)
         print(f"\nall {len(recipes)} runs with {net}: {work / 1e-6 / given.tflops / 3600 / 24:.0f} GPU days", end="")
     print()
 
