@@ -88,8 +88,10 @@ def test_parts_of_a_batch_add_up_to_the_whole(machine, parts):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(store, tmp_path):
-    recipe = tiny_recipe(**WITHOUT_BATCH_NORM)
+@pytest.mark.parametrize("method", ["bridging", "cutmix", "i2c"])
+def test_two_processes_train_as_one_does(method, store, tmp_path):
+    """Also where a method looks beyond the images of its process."""
+    recipe = tiny_recipe(**WITHOUT_BATCH_NORM, method=method)
     alone = store.get(recipe)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "wsolkit", "train"]

@@ -1,16 +1,19 @@
 """The methods that the paper's tables compare with, each on tensors small enough to work out by hand."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.conftest import tiny_recipe
 from wsolkit import maps, methods, models
-from wsolkit.methods import acol, adl, calm, cutmix, has, meil, spg, tap
+from wsolkit.methods import acol, adl, calm, cutmix, has, i2c, meil, spg, tap
 from wsolkit.training.evaluation import evaluate
-from wsolkit.training.loading import epoch_generator, training_batches
+from wsolkit.training.loading import epoch_generator, side_by_side, training_batches
 
-RIVALS = ("acol", "adl", "calm", "cutmix", "has", "meil", "spg", "tap")
+RIVALS = ("acol", "adl", "calm", "cutmix", "has", "i2c", "meil", "spg", "tap")
 
 LABELS = torch.tensor([0, 2, 1, 2])
 
@@ -87,7 +90,8 @@ def test_partners_are_the_same_on_one_process_and_on_many(store, tiny):
     data = store.machine.open(tiny, "train-weaksup")
 
     def batches(rank=0, world=1):
-        return list(training_batches(data, 8, 32, epoch_generator(0, 1), "cpu", rank, world, epoch_generator(0, 1, 2)))
+        order, partners = epoch_generator(0, 1), epoch_generator(0, 1, 2)
+        return list(training_batches(data, 8, 32, order, "cpu", rank, world, "batch", partners))
 
     whole, halves = batches(), [batches(rank, 2) for rank in range(2)]
     for batch, *parts in zip(whole, *halves, strict=True):
@@ -97,6 +101,51 @@ def test_partners_are_the_same_on_one_process_and_on_many(store, tiny):
         flat = [image.sum().item() for image in batch.images]
         assert sorted(flat) == sorted(image.sum().item() for image in batch.partners[0])
     assert not all(torch.equal(batch.images, batch.partners[0]) for batch in whole)
+
+
+def test_images_of_a_class_stand_side_by_side():
+    order, labels = np.array([4, 1, 0, 3, 2, 6, 5]), np.array([7, 8, 9, 8, 7, 8, 9])
+    assert side_by_side(order, labels).tolist() == [4, 0, 1, 3, 2, 6, 5]
+
+
+def test_i2c_draws_cells_on_the_object():
+    features = torch.arange(8.0).reshape(1, 2, 2, 2)
+    on_object = torch.tensor([[[False, True], [True, False]]])
+    drawn = torch.tensor([[[[0.9, 0.1], [0.2, 0.9]], [[0.9, 0.3], [0.2, 0.9]]]])
+    assert i2c.cells(features, on_object, drawn).tolist() == [[[2.0, 6.0], [1.0, 5.0]]]
+
+
+def test_i2c_finds_the_next_image_of_a_class():
+    assert i2c.mates(torch.tensor([5, 3, 5, 4, 5, 3])).tolist() == [2, 5, 4, 3, 0, 1]
+
+
+def test_i2c_remembers_the_classes():
+    memory = i2c.Memory(3, 2)
+    memory.update(torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]), torch.tensor([1, 1, -1]))
+    assert memory.centres.tolist() == [[0.0, 0.0], [2.0, 3.0], [0.0, 0.0]]  # the first change puts it there
+    assert memory.changes.tolist() == [0.0, 1.0, 0.0]
+    memory.update(torch.tensor([[4.0, 3.0]]), torch.tensor([1]))
+    torch.testing.assert_close(memory.centres[1], torch.tensor([2 + 2 * math.exp(-0.002), 3.0]))
+
+
+def test_i2cs_gradient_is_that_of_its_pairs(images, monkeypatch):
+    """One way for an image and a detached other, as processes need it, is the same as a distance between both."""
+    method, model = network("i2c", lambda_stochastic=1.0, lambda_global=0.5)
+    model.extra.centres.fill_(0.3)
+    model.extra.changes.fill_(1.0)
+    monkeypatch.setattr(i2c, "cells", lambda features, on_object, drawn: features.flatten(2).transpose(1, 2)[:, :2])
+    outcome = method.step(model, batch_of(images))
+    assert list(outcome.terms) == ["ce", "stochastic", "global"]
+    sum(outcome.terms[name].value * outcome.terms[name].weight for name in ("stochastic", "global")).backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert found
+    model.zero_grad()
+    drawn = model(images).features.flatten(2).transpose(1, 2)[:, :2]
+    distance = (drawn[1] - drawn[3]).norm(dim=1).mean()  # images 1 and 3 are of class 2, the others of no other's
+    to_centre = (drawn[[1, 3]].mean((0, 1)) - 0.3).norm()
+    (distance + 0.5 * to_centre).backward()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, msg=name)
 
 
 def test_acol_erases_what_the_first_classifier_sees():

@@ -3,7 +3,8 @@
 A method's file has a frozen dataclass ``Options`` and a function
 ``step(model, batch, options) -> Step``. To add a method, add its file here. More is optional:
 
-- ``PAIRED = True``: the batch also has `Batch.partners`;
+- ``PAIRS``: ``"batch"`` for a batch that also has `Batch.partners`, ``"class"`` for one that holds images of a class
+  side by side;
 - ``layers(model, options) -> Module``: layers of the method's own, which ``model.extra`` then holds: trained at the
   rate of the latter part, saved and resumed with the network;
 - ``predict(model, output, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from wsolkit.methods._base import Batch, Draw, Share, Step, Term, Weight
+from wsolkit.methods._base import Batch, Draw, Pairs, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier
 from wsolkit.system import plugins
 from wsolkit.system.plugins import STRICT
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "Draw",
     "Method",
+    "Pairs",
     "Share",
     "Step",
     "Term",
@@ -60,9 +62,9 @@ class Method:
         return self.module.step(model, batch, self.options)
 
     @property
-    def paired(self) -> bool:
-        """Whether its batches have partners."""
-        return getattr(self.module, "PAIRED", False)
+    def pairs(self) -> Pairs | None:
+        """How the images of a batch are paired, if they are."""
+        return getattr(self.module, "PAIRS", None)
 
     def equip(self, model: GapClassifier, seed: int = 0) -> GapClassifier:
         """Give a network the method's own layers and predictions, if it has any; global randomness is left alone."""

@@ -1,8 +1,8 @@
 """What a training step is given and what it gives: a `Batch`, and named loss terms, each with its weight."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -13,6 +13,9 @@ from wsolkit.system.devices import send
 #: A loss term's weight, and a share or probability, as options.
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+#: Whether each image of a batch has another one as its partner, or images of a class stand side by side.
+Pairs = Literal["batch", "class"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Batch:
         draw: the only randomness that a method uses, so that a run can be repeated and resumed.
         warm: whether this is the warm stage (paper, Eq. 11).
         partners: of each image another one of the whole batch, as images and labels, each image once; None unless the
-            method's file says ``PAIRED = True``.
+            method's file says ``PAIRS = "batch"``.
+        gather: a tensor (B, ...) on the images that are here to one on all images of the batch, without gradients; rows
+            that no process has, since a step is taken in parts, are zero.
     """
 
     images: Tensor
@@ -59,6 +64,7 @@ class Batch:
     draw: Draw
     warm: bool = False
     partners: tuple[Tensor, Tensor] | None = None
+    gather: Callable[[Tensor], Tensor] = Tensor.detach
 
 
 class Term(NamedTuple):

@@ -12,8 +12,8 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
-#: A batch has partners.
-PAIRED = True
+#: Each image has a partner.
+PAIRS = "batch"
 
 
 @dataclass(frozen=True, config=STRICT)

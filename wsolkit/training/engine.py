@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -94,6 +95,14 @@ class Engine:
         if self.world > 1:
             distributed.all_reduce(values, group=self._words)
         return values
+
+    def gather(self, draw: Draw, values: Tensor) -> Tensor:
+        """Rows (B, ...) on a process's images to those of the whole batch; see `Batch.gather`."""
+        whole = values.new_zeros((draw.images, *values.shape[1:]))
+        whole[draw.part.start : draw.part.stop] = values.detach()
+        if self.world > 1:
+            distributed.all_reduce(whole)
+        return whole
 
     def agree(self, answer: bool) -> bool:
         """The main process's answer, in all processes."""
@@ -215,7 +224,8 @@ def optimise(
         here, is_last = slice(part.start - batch.mine.start, part.stop - batch.mine.start), part == shares[-1]
         draw = Draw(randomness if is_last else randomness.clone_state(), batch.size, part, engine.device)
         partners = None if batch.partners is None else (batch.partners[0][here], batch.partners[1][here])
-        given = Batch(batch.images[here], batch.labels[here], draw, warm, partners)
+        gather = partial(engine.gather, draw)
+        given = Batch(batch.images[here], batch.labels[here], draw, warm, partners, gather)
         with nullcontext() if is_last else engine.unsynchronised(stepper):
             with engine.autocast:
                 total, right, terms = stepper(given)

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from wsolkit.datasets import Decoded, OpenedDataset
+from wsolkit.methods import Pairs
 from wsolkit.system.devices import send
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -64,7 +65,8 @@ def training_batches(
     device: torch.device | str,
     rank: int = 0,
     world: int = 1,
-    pairs: Generator | None = None,
+    pairs: Pairs | None = None,
+    partners: Generator | None = None,
 ) -> Iterator[Loaded]:
     """One epoch in random order, each image cropped and flipped at random.
 
@@ -77,12 +79,15 @@ def training_batches(
         device: where batches go.
         rank: number of this process among those that share every batch.
         world: how many those are; each gets its `share` of the same batches, with the same crops.
-        pairs: source of each batch's permutation, on the CPU, which gives every image a partner; None for no partners.
+        pairs: ``"class"`` puts images of a class `side_by_side`; ``"batch"`` gives every image a partner in its batch.
+        partners: source of the permutations that do the latter, on the CPU.
 
     Yields:
         The batches, or this process's share of each.
     """
     order = torch.randperm(len(data), generator=generator).numpy()
+    if pairs == "class":
+        order = side_by_side(order, data.labels)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         if len(chosen) == 1 < len(order) or len(chosen) < world:
@@ -96,10 +101,22 @@ def training_batches(
             images = crop(data.images, numbers, crop_size, [windows[each] for each in which])
             return normalise(images, device), send(torch.from_numpy(data.labels[numbers]), device)
 
-        partners = None
-        if pairs is not None:
-            partners = load(torch.randperm(size, generator=pairs).tolist()[mine.start : mine.stop])
-        yield Loaded(*load(list(mine)), mine, size, partners)
+        others = None
+        if pairs == "batch":
+            others = load(torch.randperm(size, generator=partners).tolist()[mine.start : mine.stop])
+        yield Loaded(*load(list(mine)), mine, size, others)
+
+
+def side_by_side(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Numbers of images with those of a class in pairs, otherwise in the order in which they were; single ones last."""
+    waiting: dict[int, int] = {}
+    paired = []
+    for number in order.tolist():
+        if (other := waiting.pop(label := int(labels[number]), None)) is None:
+            waiting[label] = number
+        else:
+            paired += [other, number]
+    return np.array([*paired, *waiting.values()])
 
 
 def share(images: range, number: int, of: int) -> range:

@@ -151,11 +151,11 @@ def epoch_batches(
 ) -> tuple[Iterator[Loaded], torch.Generator]:
     """A process's share of the batches of an epoch, and the source of whatever the method draws."""
     streams = (BATCHES, METHOD, PARTNERS)
-    order, randomness, pairs = (epoch_generator(recipe.seed, epoch, stream) for stream in streams)
+    order, randomness, partners = (epoch_generator(recipe.seed, epoch, stream) for stream in streams)
     size = recipe.warm_batch_size if epoch <= recipe.warm_epochs else recipe.batch_size
-    partners = pairs if recipe.components.method.paired else None
     shared = engine.device, engine.rank, engine.world
-    return training_batches(data, size, recipe.crop_size, order, *shared, partners), randomness
+    pairs = recipe.components.method.pairs
+    return training_batches(data, size, recipe.crop_size, order, *shared, pairs, partners), randomness
 
 
 def _train_epoch(
