@@ -67,6 +67,9 @@ class Profile:
         budget_minutes: minutes of training, summed over the runs, that such repetitions may take.
         rivals: data sets and backbones, by the paper's names, on which tables train other people's methods as well,
             unless they are asked to train all.
+        trials: by a method's name, the options that were tried to choose among them on train-fullsup (notebook
+            ``tuning``); ``{}`` stands for its defaults.
+        methods: by a method's name, those that were chosen, where they are not its defaults.
         judged_share: tables also judge only the images whose largest box covers at most this share; None does not.
     """
 
@@ -85,6 +88,8 @@ class Profile:
     max_seeds: int = 0
     budget_minutes: float = 0.0
     rivals: tuple[tuple[str, str], ...] = ()
+    trials: Mapping[str, tuple[Mapping[str, Any], ...]] = dataclasses.field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     judged_share: float | None = None
 
     def recipe(
@@ -129,6 +134,9 @@ class Profile:
         if self.published_values:
             values |= published.hyperparameters(dataset, backbone, source)
         values |= dict(stand_in.training) | dict(stand_in.special.get(backbone, {}))
+        losses = tuple(losses)
+        if EIL in losses:
+            values |= self.methods.get(EIL, {})
         if schedule == "eil":
             values |= published.eil_schedule()
         if options:
@@ -141,7 +149,7 @@ class Profile:
             seed=seed,
             pretrained=published_weights or self.pretraining_recipe(name, pretraining),
             **(
-                {"method": method, "method_options": options}
+                {"method": method, "method_options": {**self.methods.get(method, {}), **options}}
                 if method
                 else _method(losses, values, stand_in.fine_grained, options)
             ),
