@@ -30,12 +30,13 @@ class Sweep:
     steps: tuple[float, ...] = ()
     fixed: tuple[float, ...] = ()
 
-    def settings(self, best: float) -> list[float]:
-        """All settings in ascending order, to four significant digits."""
+    def settings(self, best: float, only_ends: bool = False) -> list[float]:
+        """All settings in ascending order, or the lowest, the best and the highest, to four significant digits."""
         shares = [value for value in (*(best + step for step in self.steps), *self.fixed) if 0 <= value <= 1]
-        return sorted(
+        every = sorted(
             {float(f"{value:.4g}") for value in (best, *(best * third / 3 for third in self.thirds), *shares)}
         )
+        return sorted({every[0], float(f"{best:.4g}"), every[-1]}) if only_ends else every
 
 
 #: With the paper's best on CUB with VGG16 these hold what Sec. 5.4 names: lambda drop 4, gamma 0.6 to 0.9, p 1.0.
@@ -50,9 +51,9 @@ SWEEPS: Mapping[str, Sweep] = {
 }
 
 
-def settings(best: Mapping[str, Any]) -> list[tuple[str, float]]:
+def settings(best: Mapping[str, Any], only_ends: bool = False) -> list[tuple[str, float]]:
     """Every setting of every sweep around a method's best options; foreground stays above background."""
-    every = [(option, value) for option, sweep in SWEEPS.items() for value in sweep.settings(best[option])]
+    every = [(option, value) for option, sweep in SWEEPS.items() for value in sweep.settings(best[option], only_ends)]
     changed = [{**best, option: value} for option, value in every]
     return [key for key, options in zip(every, changed, strict=True) if options["tau_bg"] < options["tau_fg"]]
 
@@ -68,7 +69,8 @@ def experiments(study: Study, pairs: Sequence[tuple[str, str]]) -> dict[Point, d
     for dataset, backbone in pairs:
         block = {"dataset": dataset, "backbone": backbone}
         best = study.recipe(**block).method_options
-        found |= {(dataset, backbone, o, v): block if v == best[o] else {**block, o: v} for o, v in settings(best)}
+        chosen = settings(best, study.profile.sweep_ends)
+        found |= {(dataset, backbone, o, v): block if v == best[o] else {**block, o: v} for o, v in chosen}
     return found
 
 
