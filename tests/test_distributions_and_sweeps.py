@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from wsolkit.study import plots, sweeps
+from wsolkit.study import plots
 
 
 def test_sensitivity_has_a_panel_a_hyperparameter():
@@ -21,16 +21,3 @@ def test_sensitivity_has_a_panel_a_hyperparameter():
     assert (first.get_xlabel(), second.get_xlabel()) == ("λ sim", "p")
     # The paper's best is drawn where it lies in the range.
     assert len(first.get_lines()) > len(second.get_lines())
-
-
-@pytest.mark.parametrize(
-    ("option", "best", "every"),
-    [
-        ("lambda_drop", 3.0, [1, 2, 3, 4, 5]),
-        ("drop_threshold", 0.7, [0.6, 0.7, 0.8, 0.9]),
-        ("tau_bg", 0.9, [0.8, 0.85, 0.9, 0.95, 1]),
-    ],
-)
-def test_a_sweep_surrounds_the_best_setting_and_may_keep_the_ends_alone(option, best, every):
-    assert sweeps.SWEEPS[option].settings(best) == pytest.approx(every)
-    assert sweeps.SWEEPS[option].settings(best, only_ends=True) == pytest.approx([every[0], best, every[-1]])

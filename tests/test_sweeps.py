@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -50,3 +51,16 @@ def test_points_are_the_rates_of_the_runs(study):
     assert points["setting"].tolist() == [best, 1.0]
     assert points["value"].tolist() == [group[0].report().rate("gt_known_loc") for group in trained.values()]
     assert (points["paper"] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "best", "every"),
+    [
+        ("lambda_drop", 3.0, [1, 2, 3, 4, 5]),
+        ("drop_threshold", 0.7, [0.6, 0.7, 0.8, 0.9]),
+        ("tau_bg", 0.9, [0.8, 0.85, 0.9, 0.95, 1]),
+    ],
+)
+def test_a_sweep_surrounds_the_best_setting_and_may_keep_the_ends_alone(option, best, every):
+    assert sweeps.SWEEPS[option].settings(best) == pytest.approx(every)
+    assert sweeps.SWEEPS[option].settings(best, only_ends=True) == pytest.approx([every[0], best, every[-1]])
