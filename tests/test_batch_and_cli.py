@@ -396,4 +396,4 @@ def test_an_output_folder_that_cannot_be_written(home, tmp_path, wsolkit):
     (tmp_path / "file").write_text("")
     code, _, errors = wsolkit("reproduce", "good", "--profile", "smoke", "--out-root", tmp_path / "file")
     assert code == 2
-    assert "Cannot write in" in errors
+    assert "Cannot write to" in errors

@@ -198,5 +198,5 @@ def test_unknown_names_are_refused():
 
 def test_an_unwritable_cache_is_an_error_of_the_kit(tmp_path, source):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WsolkitError, match="Cannot write in"):
+    with pytest.raises(WsolkitError, match="Cannot write to"):
         CachedDataset(source, tmp_path / "file")

@@ -170,7 +170,7 @@ def broken_weights() -> nn.Module:
     ("make", "cause"),
     [
         (broken_weights, "So do fc.weight"),
-        (lambda: Small(stride=200), "one cell only"),
+        (lambda: Small(stride=200), "a single cell"),
         (lambda: Small(head=lambda: nn.LazyLinear(12)), "fc.weight has no values yet"),
         (lambda: Small(head=lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 12))), "not global average"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "not end in a linear layer"),

@@ -179,7 +179,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(store, small
 def test_a_read_only_folder_is_said_before_anything_is_trained(store, tiny, small_disk):
     there = RunStore(small_disk / "runs", store.machine)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(WsolkitError, match="Cannot write in .*Read-only file system"):
+    with pytest.raises(WsolkitError, match="Cannot write to .*Read-only file system"):
         there.get(tiny)
     subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
     assert there.get(tiny).info()["epochs_trained"] == 3

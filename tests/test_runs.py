@@ -91,7 +91,7 @@ def test_a_run_made_from_other_data_is_not_taken_for_this_one(store, tiny, monke
     store.get(tiny)
     monkeypatch.setattr(_synthetic, "DRAWING_VERSION", 10**6)
     later = RunStore(store.root, store.machine)
-    with pytest.raises(DataError, match=f"Run {tiny.key} was made from other synthetic_birds data .*train-weaksup"):
+    with pytest.raises(DataError, match=f"Run {tiny.key} was trained on other synthetic_birds data .*train-weaksup"):
         later.get(tiny)
 
 
@@ -119,7 +119,7 @@ def test_a_history_that_a_kill_cut_off_is_restored(store, tiny):
 
 def test_a_store_that_cannot_be_written_is_an_error_of_the_kit(machine, tiny, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WsolkitError, match="Cannot write in"):
+    with pytest.raises(WsolkitError, match="Cannot write to"):
         RunStore(tmp_path / "file", machine).get(tiny)
 
 

@@ -135,7 +135,7 @@ def test_a_pickled_map_is_not_run(folders):
     with pytest.raises(DataError, match="1 not a NumPy file: a/1.jpg"):
         score_folder(maps, read_metadata(metadata))
     for judge in (score_folder, check_folder):
-        with pytest.raises(DataError, match="Score maps not found: .*gone is no folder"):
+        with pytest.raises(DataError, match="Score maps not found: .*gone is not a folder"):
             judge(maps / "gone", read_metadata(metadata))
 
 

@@ -40,7 +40,7 @@ def test_a_study_checks_its_parameters(tmp_path):
     with pytest.raises(RecipeError, match="Unknown profile"):
         study.open_study("x", "smok")
     (tmp_path / "file").write_text("")
-    with pytest.raises(WsolkitError, match="Cannot write in"):
+    with pytest.raises(WsolkitError, match="Cannot write to"):
         study.open_study("x", "smoke", out_root=tmp_path / "file")
 
 

@@ -271,7 +271,9 @@ def _head(calls: list[_Call], layer: nn.Linear, given: Tensor, features: nn.Modu
                     return values, weights, constants
                 single = True
     if single:
-        raise DecompositionError("The last feature map has one cell only, which is no map; take larger pictures.")
+        raise DecompositionError(
+            "The last feature map has a single cell, so there is no map to show; use larger images."
+        )
     shapes = ", ".join(str(tuple(each.shape[1:])) for each in found[-3:])
     raise DecompositionError(
         "The head is not global average pooling and a linear layer: the linear layer's input is not the mean of any "

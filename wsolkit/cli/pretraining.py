@@ -1,4 +1,4 @@
-"""The command that makes published weights anew."""
+"""The command that rebuilds published weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ def pretrain(
     backbones: Annotated[list[str] | None, typer.Argument(help="Its backbones; all of the profile's if none.")] = None,
     profile: ProfileName = None,
 ) -> None:
-    """Make a profile's published weights anew: pretraining 0 of each backbone.
+    """Rebuild a profile's published weights: pretraining 0 of each backbone.
 
     On another processor the last digits differ, so the published file is what all machines start from.
 

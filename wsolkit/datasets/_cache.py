@@ -151,7 +151,9 @@ def _on_disk(source: WsolDataset, folder: Path) -> Arrays:
         if len(arrays["images"]) != len(source):
             raise ValueError(f"{len(arrays['images'])} images instead of {len(source)}")
     except Exception as error:  # NumPy may raise anything for a damaged byte
-        raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is made anew.") from error
+        raise DataError(
+            f"The cache in {target} is damaged ({error}). Delete that folder; it will be rebuilt."
+        ) from error
     return arrays
 
 
@@ -195,7 +197,7 @@ def _room(source: WsolDataset, folder: Path | None, name: str, shape: tuple[int,
     if folder is None or not shape[0]:
         return np.zeros(shape, np.uint8)
     file = folder / f"{name}.npy"
-    with suppress(Exception):  # what an earlier process left is made anew if it cannot be opened
+    with suppress(Exception):  # what an earlier process left is rebuilt if it cannot be opened
         begun = np.lib.format.open_memmap(file, "r+")
         if (begun.shape, begun.dtype) == (shape, np.uint8):
             return begun

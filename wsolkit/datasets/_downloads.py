@@ -65,8 +65,8 @@ def download(archive: Archive, folder: Path) -> Path:
         if not _is_genuine(part, archive.checksum):
             part.unlink()
             raise DataError(
-                f"What {archive.url} sent is not the published file: expected {archive.checksum}. It was removed; "
-                "try again, or fetch the file by other means."
+                f"The file that {archive.url} sent is not the published one: expected {archive.checksum}. It was "
+                "removed; try again, or fetch the file by other means."
             )
         os.replace(part, target)
     return target
@@ -115,9 +115,11 @@ def _extract(archive: Path, folder: Path, limit: int) -> None:
             ]
         for name, is_plain, _, _ in members:
             if not is_plain or not stays_below(name):
-                raise DataError(f"{archive} is not safe: its member {name!r} is a link, a device or leads out of it.")
+                raise DataError(
+                    f"{archive} is not safe: {name!r} in it is a link or a device, or points outside the archive."
+                )
         if len({name for name, *_ in members}) < len(members):
-            raise DataError(f"{archive} is not safe: a name occurs twice in it.")
+            raise DataError(f"{archive} is not safe: it holds the same name twice.")
         if sum(size for _, _, size, _ in members) > limit:
             raise DataError(f"{archive} is not safe: it unpacks to more than {limit} bytes.")
         for _, _, _, write in progress(members, f"files of {archive.name}"):
@@ -125,7 +127,7 @@ def _extract(archive: Path, folder: Path, limit: int) -> None:
 
 
 def _receive(archive: Archive, part: Path) -> None:
-    """Append to ``part`` what is missing, or write it anew if the server cannot resume."""
+    """Append to ``part`` what is missing, or start over if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     asked = {"User-Agent": f"wsolkit/{version('wsolkit')}", "Accept-Encoding": "identity", "Range": f"bytes={have}-"}
     try:

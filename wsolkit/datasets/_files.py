@@ -113,7 +113,7 @@ class Files:
             ) from error
 
     def __getstate__(self) -> dict:
-        """A worker process opens the archive anew."""
+        """A worker process opens the archive for itself."""
         return {name: value for name, value in self.__dict__.items() if name != "_archive"}
 
     def read(self, name: str) -> bytes:

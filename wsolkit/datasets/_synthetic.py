@@ -13,7 +13,7 @@ from wsolkit.datasets import _drawing as drawing
 from wsolkit.datasets._base import SPLITS, Extent, Sample, WsolDataset
 from wsolkit.system.plugins import STRICT
 
-#: Raised whenever a change of code changes a pixel, so that caches are drawn anew.
+#: Raised whenever a change of code changes a pixel, so that caches are drawn again.
 DRAWING_VERSION = 2
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]

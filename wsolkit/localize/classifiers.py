@@ -91,8 +91,8 @@ def find_weights(weights: Path) -> Path:
     found = [run / BEST for run in ([given] if os.path.isdir(given) else runs) if os.path.isfile(run / BEST)]
     if len(found) != 1:
         raise CheckpointError(
-            f"{weights} is no file, not the folder of a finished run, and the beginning of {len(found)} runs' keys. "
-            "Give a state dict (.safetensors or .pth), or a run that `wsolkit runs list` shows."
+            f"{weights} is not a file, not the folder of a finished run, and {len(found)} runs have keys that begin "
+            "so. Give a state dict (.safetensors or .pth), or a run that `wsolkit runs list` shows."
         )
     return found[0]
 

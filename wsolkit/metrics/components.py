@@ -1,6 +1,6 @@
 """Every connected component of a map at every 8-bit cut-off in one pass, and the best IoU that any of them has.
 
-The benchmark traces contours anew at each of up to 1,000 thresholds. But an 8-bit map has at most 255 distinct
+The benchmark traces contours again at each of up to 1,000 thresholds. But an 8-bit map has at most 255 distinct
 foregrounds, each inside the next, so all their components are the nodes of one tree, and so are all their holes.
 Imagine that pixels are added one by one, the highest first, of equal ones the first in reading order. What a new pixel
 does can be told from its eight neighbours alone, namely from which of them are there already:

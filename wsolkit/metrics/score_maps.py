@@ -185,7 +185,7 @@ def describe(result: Mapping[str, Any]) -> str:
 def _read_all(folder: Path, image_ids: Sequence[str], broken: dict[str, list[str]], pool: Executor) -> Iterator[dict]:
     """Maps by image id, a chunk at a time; ids whose map cannot be judged are added to ``broken``, by what is wrong."""
     if not folder.is_dir():
-        raise DataError(f"Score maps not found: {folder} is no folder. Name the one that holds <image_id>.npy.")
+        raise DataError(f"Score maps not found: {folder} is not a folder. Give the folder of <image_id>.npy files.")
     with progress(title="score maps", total=len(image_ids), unit="map") as bar:
         for start in range(0, len(image_ids), CHUNK):
             ids = image_ids[start : start + CHUNK]

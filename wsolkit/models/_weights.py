@@ -80,10 +80,12 @@ def pretrained_file(model: GapClassifier, name: str) -> Path:
     path = PUBLISHED / f"{backbone}-{name}.safetensors"
     if not path.is_file():
         known = ", ".join(file.stem for file in sorted(PUBLISHED.glob("*.safetensors")))
-        raise CheckpointError(f"No weights of {backbone!r} pretrained on {name!r} are published. There are: {known}.")
+        raise CheckpointError(
+            f"There are no published weights of {backbone!r} pretrained on {name!r}. There are: {known}."
+        )
     expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
     if sha256(path) != expected:
-        raise CheckpointError(f"{path} was altered: its SHA-256 is not {expected}. Install wsolkit again.")
+        raise CheckpointError(f"{path} was altered: its SHA-256 is not {expected}. Reinstall wsolkit.")
     return path
 
 

@@ -75,7 +75,7 @@ def too_large(recipes: Iterable[Recipe], gigabytes: float) -> list[str]:
 
 
 def gpu_memory() -> float | None:
-    """The memory of the GPU at hand in GB, or None."""
+    """The memory of this machine's GPU in GB, or None."""
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 

@@ -245,7 +245,7 @@ def _execute(job: _Job, wanted: Path) -> Outcome:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     start = time.monotonic()
     failure, skipped = None, None
-    notes = [f"its runs could not be planned ({job.problem}), it was executed all the same"] if job.problem else []
+    notes = [f"its runs could not be planned ({job.problem}), but it was executed"] if job.problem else []
     try:
         with environment({**job.variables, WATCH_VARIABLE: str(job.bars)}):
             made = papermill.execute_notebook(

@@ -94,5 +94,5 @@ class Explorer:
         self._still = print_figure(recording.draw(0, list(TITLES), recording.epochs, START), "jpeg", dpi=60)
 
     def _repr_mimebundle_(self, **ignored: Any) -> dict[str, Any]:
-        """The sliders, and the still picture for whoever cannot show them."""
+        """The sliders, and a still picture where they cannot be shown."""
         return {**self.box._repr_mimebundle_(), "image/jpeg": self._still}

@@ -40,7 +40,7 @@ def writable_folder(path: Path) -> Path:
             return path
     except OSError as error:
         raise WsolkitError(
-            f"Cannot write in {path}: {error.strerror or error}. Choose another folder or change its permissions."
+            f"Cannot write to {path}: {error.strerror or error}. Choose another folder or change its permissions."
         ) from error
 
 

@@ -85,7 +85,7 @@ def explain(error: ValidationError, known: Sequence[str] = ()) -> str:
         known: all valid field names, to suggest the nearest one for an unknown name.
     """
     items = error.errors()
-    # A field may take either a fixed word or an object; whoever gave an object did not mean the word.
+    # A field may take either a fixed word or an object; an object that was given did not mean the word.
     meant = [item for item in items if item["type"] != "literal_error" or not isinstance(item["input"], dict)]
     return "; ".join(_explain_one(item, known) for item in meant or items)
 

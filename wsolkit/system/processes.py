@@ -19,10 +19,10 @@ class Task:
     """A call for a worker process.
 
     Attributes:
-        name: hashable, unique among the tasks at hand.
+        name: hashable, unique among the given tasks.
         call: a module-level function.
         arguments: its arguments.
-        needs: names of tasks that must have ended well before; names of no task at hand are not waited for.
+        needs: names of tasks that must have ended well before; names of other tasks are ignored.
         slots: cores that it keeps busy.
     """
 

@@ -1,4 +1,4 @@
-"""The run store: a recipe in, a finished run out, trained once whoever asks.
+"""The run store: a recipe in, a finished run out, trained once, however often it is asked for.
 
 A run's folder is named by its recipe's key and holds ``recipe.json``, ``history.csv``, the checkpoints, and, once it is
 finished, the test report and ``run.json``. The kit never deletes or overwrites a finished run.
@@ -129,7 +129,7 @@ class RunStore:
         return Run(recipe, folder) if (folder / DONE).exists() else None
 
     def finished_epochs(self, recipe: Recipe) -> int:
-        """How many epochs of a recipe's run are done, whoever is training it."""
+        """How many epochs of a recipe's run are done, no matter who trains it."""
         history = self.folder(recipe) / checkpoints.HISTORY
         return max(0, len(history.read_text().splitlines()) - 1) if history.exists() else 0
 
@@ -214,8 +214,8 @@ class RunStore:
         if here != before:
             changed = ", ".join(split for split in here if here[split] != before.get(split))
             raise DataError(
-                f"Run {run.recipe.key} was made from other {run.recipe.dataset} data than are here now ({changed}). "
-                "Give the data root it was made from, or keep other runs in another store (WSOLKIT_RUNS)."
+                f"Run {run.recipe.key} was trained on other {run.recipe.dataset} data than there are now ({changed}). "
+                "Give the data root it was trained on, or keep other runs in another store (WSOLKIT_RUNS)."
             )
         return run
 

@@ -217,7 +217,7 @@ def _method(losses: Iterable[str], values: dict, fine_grained: bool, options: di
         if loss not in (*LOSSES, EIL):
             raise unknown("loss term", loss, (*LOSSES, EIL))
     if EIL in chosen and "drop" in chosen:
-        raise RecipeError("'drop' and 'eil' are two ways to the same end; choose one of them.")
+        raise RecipeError("'eil' takes the place of 'drop'; choose one of the two.")
     if not chosen and not options:
         return {"method": "cam"}
     method = "eil" if EIL in chosen else "bridging"
