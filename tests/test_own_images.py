@@ -16,7 +16,7 @@ from torchvision.models import get_model, list_models, resnet18
 
 from tests.conftest import SHARED
 from wsolkit import datasets, decomposition, models
-from wsolkit.cli import own
+from wsolkit.cli import your_own
 from wsolkit.decomposition import DecompositionError
 from wsolkit.errors import CheckpointError, DataError, RecipeError
 from wsolkit.localize import classifiers, localization
@@ -280,4 +280,4 @@ def test_where_nothing_can_be_written_is_refused_before_the_work(wsolkit, tmp_pa
 
 
 def test_the_shells_usual_threshold_is_that_of_decompose():
-    assert inspect.signature(own.localize).parameters["threshold"].default == decomposition.THRESHOLD
+    assert inspect.signature(your_own.localize).parameters["threshold"].default == decomposition.THRESHOLD

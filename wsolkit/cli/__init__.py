@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from wsolkit import __version__
-from wsolkit.cli import compare, data, doctor, experiments, own, pretraining, store
+from wsolkit.cli import compare, data, doctor, experiments, pretraining, runs, your_own
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import log_lines
 
@@ -29,14 +29,14 @@ HOUSE = "Housekeeping"
 PAPER = (experiments.reproduce, compare.compare, experiments.plan, experiments.rehearse, experiments.recipe)
 PANELS = {
     "The paper": (*PAPER, experiments.train, pretraining.pretrain),
-    "Your own": (own.evaluate, own.localize),
+    "Your own": (your_own.evaluate, your_own.localize),
     HOUSE: (doctor.doctor,),
 }
 for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(data.app, name="data", rich_help_panel=HOUSE)
-app.add_typer(store.app, name="runs", rich_help_panel=HOUSE)
+app.add_typer(runs.app, name="runs", rich_help_panel=HOUSE)
 
 
 def _version(wanted: bool) -> None:

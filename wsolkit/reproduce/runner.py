@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolkit.errors import NotInProfileError, WsolkitError
-from wsolkit.reproduce import gallery, notebooks, pages, planning, stamps
+from wsolkit.reproduce import gallery, notebooks, pages, planning, up_to_date
 from wsolkit.study.study import JOBS_VARIABLE, default_jobs, output_folder
 from wsolkit.system import folders
 from wsolkit.system.atomic_files import writable_folder
@@ -144,7 +144,7 @@ def reproduce(
                 report(each.notebook, Outcome(name, executed, failure=each.problem, skipped=each.skipped))
                 continue
             needed = missing[each.notebook]
-            if not (needed or again or each.problem) and stamps.unchanged(each.notebook, executed, each.parameters):
+            if not (needed or again or each.problem) and up_to_date.holds(each.notebook, executed, each.parameters):
                 report(each.notebook, Outcome(name, executed, unchanged=True))
                 continue
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
@@ -279,7 +279,7 @@ def _execute(job: _Job, wanted: Path) -> Outcome:
         if job.executed.exists():
             pages.write_page(job.executed, gallery.PAGE)
             if not (failure or skipped or notes):
-                stamps.leave(job.notebook, job.executed, job.parameters)
+                up_to_date.note(job.notebook, job.executed, job.parameters)
     except Exception as error:  # output that no page can show, a full disk
         failure = failure or f"its page: {type(error).__name__}: {error}"
     seconds, note = time.monotonic() - start, "; ".join(notes) or None

@@ -23,7 +23,7 @@ ENTRY = "wsolkit"
 CODE = (".py", ".toml", ".csv", ".json")
 
 
-def leave(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
+def note(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None:
     """Note in an executed notebook what it was made from, if it shows runs."""
     if not _list_of_runs(executed).exists():
         return
@@ -33,7 +33,7 @@ def leave(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> None
         nbformat.write(content, partial)
 
 
-def unchanged(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> bool:
+def holds(notebook: Path, executed: Path, parameters: Mapping[str, Any]) -> bool:
     """Whether a notebook was executed with this very code, parameters and runs, and its files are as it left them.
 
     One that reads files of the user's is not asked: they may have changed.

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.test_batch_and_cli import write_notebook
-from wsolkit.reproduce import notebooks, stamps
+from wsolkit.reproduce import notebooks, up_to_date
 
 SHOWS = """
 import pandas as pd
@@ -36,7 +36,7 @@ def test_only_what_would_come_out_the_same_is_left_alone(wsolkit, tmp_path, monk
     )
 
     def unchanged(**parameters) -> bool:
-        return stamps.unchanged(notebook, folder / "shows.ipynb", given | parameters)
+        return up_to_date.holds(notebook, folder / "shows.ipynb", given | parameters)
 
     assert unchanged()
     assert not unchanged(seeds=[1])
