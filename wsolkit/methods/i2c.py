@@ -5,7 +5,7 @@ closer to those of the other image (stochastic consistency), and to the centre o
 the whole training set (global consistency).
 """
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,9 @@ class Options:
 
 class Memory(nn.Module):
     """A centre for each class, and how many times it was changed."""
+
+    centres: Tensor
+    changes: Tensor
 
     def __init__(self, classes: int, channels: int):
         """Remember nothing yet."""
@@ -85,7 +88,7 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
     others = mates(labels)
     paired = (labels >= 0) & (others != torch.arange(len(others), device=others.device))
     weights = paired / paired.float().mean().clamp(min=1 / len(paired))  # so that their mean over the batch is 1
-    other, weights, memory = others[part], weights[part], model.extra
+    other, weights, memory = others[part], weights[part], cast(Memory, model.extra)
     distances = torch.linalg.vector_norm(here - everywhere[other], dim=2).mean(1)
     middle, known = (here + everywhere[other]).mean(1) / 2, memory.changes[batch.labels] > 0
     to_centres = torch.linalg.vector_norm(middle - memory.centres[batch.labels], dim=1)
