@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.conftest import SHARED
 from wsolkit import maps, models
 from wsolkit.errors import CheckpointError, RecipeError
-from wsolkit.models import mobilenet_v2, resnet50
+from wsolkit.models import mobilenet_v2, resnet18, resnet50
 from wsolkit.system.folders import weights_root
 
 
@@ -26,6 +26,7 @@ def reference() -> torchvision.models.VGG:
         ("mini_resnet", 64, 8, 96, 8),
         ("vgg16", 224, 14, 1024, 28),
         ("resnet50", 224, 28, 2048, 28),
+        ("resnet18", 224, 14, 512, 14),
         ("mobilenet_v2", 144, 9, 1280, 9),
         ("mobilenet_v2", 224, 14, 1280, 14),
     ],
@@ -85,13 +86,17 @@ def residual() -> torchvision.models.ResNet:
     return torchvision.models.resnet50(weights=None).eval()
 
 
-def test_resnet50_logits_equal_torchvisions_where_the_strides_do(residual):
-    model = resnet50.ResNet50(1000, strides=(2, 2)).eval()
-    model.load_imagenet(residual.state_dict())
-    model.classifier.load_state_dict(residual.fc.state_dict())
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(resnet50.ResNet50, torchvision.models.resnet50), (resnet18.ResNet18, torchvision.models.resnet18)],
+)
+def test_a_resnets_logits_equal_torchvisions_where_the_strides_do(ours, theirs):
+    model, theirs = ours(1000, strides=(2, 2)).eval(), theirs(weights=None).eval()
+    model.load_imagenet(theirs.state_dict())
+    model.classifier.load_state_dict(theirs.fc.state_dict())
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        assert torch.allclose(model(images).logits, residual(images), rtol=1e-5, atol=1e-6)
+        assert torch.allclose(model(images).logits, theirs(images), rtol=1e-5, atol=1e-6)
 
 
 def test_the_papers_resnet50_takes_torchvisions_weights_and_keeps_its_map_large(residual, tmp_path):
@@ -283,6 +288,6 @@ def test_a_checkpoint_in_either_format_gives_the_models_weights(tmp_path, option
 
 
 def test_an_unknown_backbone_is_named_with_the_nearest():
-    known = "mini_resnet, mini_vgg, mobilenet_v2, resnet50, vgg16"
+    known = "mini_resnet, mini_vgg, mobilenet_v2, resnet18, resnet50, vgg16"
     with pytest.raises(RecipeError, match=rf"Unknown backbone 'vgg61'\. Did you mean 'vgg16'\? Known: {known}"):
         models.build("vgg61", 3)
