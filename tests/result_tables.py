@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
+from wsolkit import methods
 from wsolkit.study.tables import SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,9 @@ def filled(text: str) -> str:
         "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
         "photos, maps": maps(PHOTOS),
         "photos, table 7": table7(PHOTOS),
+        "photos, table 1": table1(PHOTOS),
+        "photos, table 4": table4(PHOTOS),
+        "photos, tuning": tuning(PHOTOS),
         "photos, claims": claims(PHOTOS),
     }
     for name, table in tables.items():
@@ -48,15 +52,43 @@ def table7(folder: Path) -> str:
     return _markdown(heads, lines)
 
 
+def table1(folder: Path) -> str:
+    """The rows of Tab. 1 that were trained, beside the paper's numbers."""
+    summary = pd.read_csv(folder / "table1_cub_vgg16_summary.csv")
+    return _trained(summary, dict(zip(METRICS, HEADS[::2], strict=True)))
+
+
 def table4(folder: Path) -> str:
     """The rows of Tab. 4 on CUB with VGG16 that were trained, beside the paper's numbers."""
-    summary = pd.read_csv(folder / "table4_maxboxaccv2_summary.csv").dropna(subset="mean_pct")
-    block = summary.query("dataset == 'CUB' and backbone == 'VGG16'")
+    summary = pd.read_csv(folder / "table4_maxboxaccv2_summary.csv")
+    return _trained(summary.query("dataset == 'CUB' and backbone == 'VGG16'"), V2_NAMES)
+
+
+def _trained(summary: pd.DataFrame, names: Mapping[str, str]) -> str:
     lines = []
-    for row, group in block.groupby("row", sort=False):
-        by_metric = group.set_index("metric")
-        lines.append([str(row), *(cell for metric in V2_NAMES for cell in _beside(by_metric.loc[metric]))])
-    return _markdown(["method", *(head for name in V2_NAMES.values() for head in (name, "paper"))], lines)
+    for row, group in summary.dropna(subset="mean_pct").groupby("row", sort=False):
+        by_metric = group.set_index("metric").reindex(list(names))
+        lines.append([str(row), *(cell for metric in names for cell in _beside(by_metric.loc[metric]))])
+    return _markdown(["method", *(head for name in names.values() for head in (name, "paper"))], lines)
+
+
+def tuning(folder: Path) -> str:
+    """What was tried for other people's methods, and what was chosen."""
+    tried = pd.read_csv(folder / "tuning.csv")
+    lines = [
+        [
+            methods.find(trial.method).label if trial.method != "eil" else "EIL",
+            trial.options if isinstance(trial.options, str) else "",
+            f"{trial.max_box_acc_v2:.1f}",
+            f"{trial.gt_known_loc:.1f}",
+            f"{trial.top1_cls:.1f}",
+            "✓" if trial.chosen else "",
+        ]
+        for trial in tried.itertuples()
+    ]
+    return _markdown(
+        ["method", "other than its paper's values", "MaxBoxAccV2", "GT-known Loc", "class.", "chosen"], lines
+    )
 
 
 def maps(folder: Path) -> str:
