@@ -75,7 +75,10 @@ def test_other_seeds_and_unknown_parameters(store):
 
 def test_every_notebook_of_the_paper_profile_can_be_planned_without_data():
     for each in planning.plan((), "paper").notebooks:
-        assert each.recipes, (each.notebook.stem, each.problem)
+        if each.notebook.stem == "tuning":
+            assert each.skipped == "Profile 'paper' lists no trials: its methods have their papers' values."
+        else:
+            assert each.recipes, (each.notebook.stem, each.problem)
 
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():

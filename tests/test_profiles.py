@@ -44,7 +44,7 @@ def test_eil_stands_in_the_place_of_drop():
     for name in ("lambda_sim", "lambda_norm", "tau_fg", "tau_bg", "norm_mask"):
         assert aligned.method_options[name] == ours[name]
     assert alone.epochs == demo.recipe(losses=()).epochs
-    with pytest.raises(RecipeError, match="'drop' and 'eil'"):
+    with pytest.raises(RecipeError, match="'eil' takes the place of 'drop'"):
         demo.recipe(losses=("eil", "drop"))
     published = profiles.get("paper").recipe(losses=("eil",), schedule="eil")
     assert (published.epochs, published.lr_former, published.lr_decay_epochs) == (80, 1e-3, (60,))

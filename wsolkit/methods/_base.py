@@ -1,7 +1,7 @@
 """What a training step is given and what it gives: a `Batch`, and named loss terms, each with its weight."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
@@ -64,7 +64,7 @@ class Batch:
     draw: Draw
     warm: bool = False
     partners: tuple[Tensor, Tensor] | None = None
-    gather: Callable[[Tensor], Tensor] = Tensor.detach
+    gather: Callable[[Tensor], Tensor] = field(default_factory=lambda: Tensor.detach)
 
 
 class Term(NamedTuple):
