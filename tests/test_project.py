@@ -124,6 +124,6 @@ def test_tables_figures_of_the_demo_are_committed_and_small():
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
     if not listed:
         pytest.skip("needs a clone with its history")
-    assert sum((ROOT / name).stat().st_size for name in listed) < 12_000_000
+    assert sum((ROOT / name).stat().st_size for name in listed) < 10_000_000
     for notebook in notebooks_root().glob("*.ipynb"):
         assert [name for name in listed if Path(name).name.startswith(notebook.stem)], notebook.stem

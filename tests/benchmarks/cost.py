@@ -7,6 +7,7 @@ Run: python tests/benchmarks/cost.py [--tflops T] [--decode N] [--read GB] [--li
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
@@ -23,6 +24,7 @@ EXPERIMENTS = [(data, net) for data in ("CUB", "ImageNet-1K") for net in ("VGG16
 GPUS_A_NODE = 8
 
 
+@cache
 def operations(recipe: Recipe) -> tuple[float, float, int]:
     """Of one image: a forward pass, that of what follows the drop point (GFLOP); and the parameters."""
     with torch.device("meta"):
@@ -45,7 +47,7 @@ def step_operations(recipe: Recipe) -> float:
 def run_operations(recipe: Recipe, forward: float) -> float:
     """EFLOP of a run: a step's share for each training image, a forward pass for each that is judged."""
     sizes = datasets.find(recipe.dataset).extent.images
-    trained = recipe.epochs * sizes["train-weaksup"] * step_operations(recipe.changed(seed=0, snapshot_epochs=()))
+    trained = recipe.epochs * sizes["train-weaksup"] * step_operations(recipe)
     judged = recipe.epochs * sizes["train-fullsup"] + sizes["test"]
     return (trained + forward * judged) / 1e9
 
@@ -134,7 +136,9 @@ def main() -> None:
     plan = planning.plan((), "paper")
     for net in ("vgg16", "resnet50"):
         recipes = [recipe for recipe in plan.recipes if recipe.backbone == net]
-        work = sum(run_operations(recipe, operations(recipe)[0]) for recipe in recipes)
+        # A seed changes no operation, so each experiment is counted once.
+        kinds = Counter(recipe.changed(seed=0, snapshot_epochs=()) for recipe in recipes)
+        work = sum(count * run_operations(kind, operations(kind)[0]) for kind, count in kinds.items())
         print(f"\nall {len(recipes)} runs with {net}: {work / 1e-6 / given.tflops / 3600 / 24:.0f} GPU days", end="")
     print()
 

@@ -64,6 +64,7 @@ class Batch:
     draw: Draw
     warm: bool = False
     partners: tuple[Tensor, Tensor] | None = None
+    # A factory, since a function as a default would be a method of the class.
     gather: Callable[[Tensor], Tensor] = field(default_factory=lambda: Tensor.detach)
 
 

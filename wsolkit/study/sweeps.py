@@ -33,10 +33,9 @@ class Sweep:
     def settings(self, best: float, only_ends: bool = False) -> list[float]:
         """All settings in ascending order, or the lowest, the best and the highest, to four significant digits."""
         shares = [value for value in (*(best + step for step in self.steps), *self.fixed) if 0 <= value <= 1]
-        every = sorted(
-            {float(f"{value:.4g}") for value in (best, *(best * third / 3 for third in self.thirds), *shares)}
-        )
-        return sorted({every[0], float(f"{best:.4g}"), every[-1]}) if only_ends else every
+        best, *others = (float(f"{v:.4g}") for v in (best, *(best * third / 3 for third in self.thirds), *shares))
+        every = sorted({best, *others})
+        return sorted({every[0], best, every[-1]}) if only_ends else every
 
 
 #: With the paper's best on CUB with VGG16 these hold what Sec. 5.4 names: lambda drop 4, gamma 0.6 to 0.9, p 1.0.
