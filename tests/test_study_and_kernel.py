@@ -66,9 +66,9 @@ def test_the_rows_of_a_table_that_can_be_trained(request):
     for backbone in ("VGG16", "ResNet50"):  # the paper prints no CAM for the second
         assert list(own.rows("3", "ImageNet-1K", backbone)) == ["CAM", "ours"]
     every = own.rows("3", "ImageNet-1K", "VGG16", "all")
-    assert list(every) == ["CAM", "ACoL", "ADL", "CutMix", "EIL", "MEIL", "Bae et al.", "ours"]
+    assert list(every) == ["CAM", "ACoL", "ADL", "CutMix", "I2C", "EIL", "MEIL", "Bae et al.", "ours"]
     assert [own.recipe(**experiment).method for experiment in every.values()] == [
-        *("cam", "acol", "adl", "cutmix", "eil", "meil", "tap", "bridging")
+        *("cam", "acol", "adl", "cutmix", "i2c", "eil", "meil", "tap", "bridging")
     ]
     with pytest.raises(RecipeError, match="methods = 'some': expected 'all', 'none'"):
         own.rows("1", "CUB", "VGG16", "some")
