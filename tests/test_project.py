@@ -103,7 +103,7 @@ def test_no_file_is_longer_than_the_house_allows():
 
 def test_the_package_is_thin_and_has_few_doors():
     counts = count_lines.by_place()
-    assert counts.total() < count_lines.LIMIT, counts
+    assert counts.total() <= count_lines.LIMIT, counts
     assert len([place for place in counts if not place.startswith("__")]) <= 16, counts
 
 

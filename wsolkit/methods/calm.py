@@ -2,7 +2,13 @@
 
 A network with two heads says at each cell z what it would be called, p(y | x, z), and where to look, p(z | x). The
 class is found by summing both over the cells, so that the joint probability p(y, z | x) explains all of the prediction.
+
+In training the sum over the cells that makes p(z | x) a probability counts as a constant, as in the authors' code:
+a cell is attended to for what it explains, and not at the cost of others. With that sum differentiated, attention soon
+shrinks to a few cells.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +22,14 @@ from wsolkit.system.plugins import STRICT
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
-    """CALM, trained by marginal likelihood, has no options."""
+    """CALM, trained by marginal likelihood.
+
+    Attributes:
+        map_classes: whose joint probability the score map shows: that of the ``"label"``, or of ``"all"`` classes
+            together, which the authors' code offers for classes that are kinds of one thing.
+    """
+
+    map_classes: Literal["label", "all"] = "label"
 
 
 def layers(model: GapClassifier, options: Options) -> nn.Conv2d:
@@ -35,14 +48,15 @@ def joint(model: GapClassifier, features: Tensor) -> Tensor:
     classifier = model.classifier
     by_cell = F.linear(features.movedim(1, 3), classifier.weight, classifier.bias).movedim(3, 1)
     attention = F.softplus(model.extra(features)).log()
-    return by_cell.log_softmax(1) + attention - attention.flatten(2).logsumexp(2)[..., None, None]
+    return by_cell.log_softmax(1) + attention - attention.detach().flatten(2).logsumexp(2)[..., None, None]
 
 
 def predict(model: GapClassifier, output: Output, labels: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """The logarithm of p(y | x), and p(label, z | x) at each cell."""
+    """The logarithm of p(y | x), and at each cell p(label, z | x), or its sum over all classes, p(z | x)."""
     found = joint(model, output.features)
     at_labels = found[torch.arange(len(labels), device=labels.device), labels]
-    return found.flatten(2).logsumexp(2), at_labels.exp()
+    shown = at_labels if options.map_classes == "label" else found.logsumexp(1)
+    return found.flatten(2).logsumexp(2), shown.exp()
 
 
 def loss_terms(options: Options) -> tuple[str, ...]:

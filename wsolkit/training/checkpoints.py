@@ -89,6 +89,11 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {detail}") from error
 
 
+def judged_by(recipe: Recipe) -> str:
+    """The column of the history whose highest value decides which epoch's weights are kept."""
+    return "epoch" if recipe.select_by == "last" else f"fullsup_{recipe.select_by}"
+
+
 def begun(folder: Path) -> bool:
     """Whether a run's folder holds a finished epoch."""
     return any((folder / name).exists() for name in (LAST, PREVIOUS))
@@ -109,8 +114,7 @@ def keep_epoch(
     """
     epoch, weights = len(history), model.state_dict()
     header = {"epoch": epoch, "recipe": recipe.key}
-    column = "epoch" if recipe.select_by == "last" else f"fullsup_{recipe.select_by}"
-    judged = [row[column] for row in history]
+    judged = [row[judged_by(recipe)] for row in history]
     if judged.index(max(judged)) == epoch - 1:  # of equals, the earliest stays
         save(folder / BEST, weights, header)
     if epoch in recipe.snapshot_epochs:

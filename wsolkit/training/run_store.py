@@ -75,6 +75,11 @@ class Run:
         """One row an epoch: learning rates, loss terms, rates on train-fullsup."""
         return pd.read_csv(self.folder / checkpoints.HISTORY)
 
+    def selected(self) -> pd.Series:
+        """The row of `history` after whose epoch the weights were kept."""
+        history = self.history()
+        return history.loc[history[checkpoints.judged_by(self.recipe)].idxmax()]
+
     def report(self) -> Evaluation:
         """The evaluation of the selected weights on the test split."""
         if self.judged is not None:

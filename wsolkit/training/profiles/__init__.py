@@ -197,12 +197,12 @@ def get(name: str) -> Profile:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """The content of a profile's file, merged into that of the file it extends."""
+    """The content of a profile's file, merged into that of the files it extends."""
     content = tomllib.loads((files(__name__) / f"{name}.toml").read_text(encoding="utf-8"))
-    base = content.pop("extends", None)
-    merged = _read(base) if base else {}
-    for key, value in content.items():
-        merged[key] = merged[key] | value if isinstance(merged.get(key), dict) else value
+    merged: dict[str, Any] = {}
+    for part in (*map(_read, content.pop("extends", [])), content):
+        for key, value in part.items():
+            merged[key] = merged[key] | value if isinstance(merged.get(key), dict) else value
     return merged
 
 
