@@ -40,9 +40,7 @@ lab: $(READY)
 notebooks: $(READY)
 	WSOLKIT_PROFILE=demo $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=7200 \
-		--NotebookExporter.preprocessors=wsolkit.reproduce.pages.still_widgets $(filter-out %/tuning.ipynb,$(wildcard notebooks/*.ipynb))
-	WSOLKIT_PROFILE=smoke $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False notebooks/tuning.ipynb
+		--NotebookExporter.preprocessors=wsolkit.reproduce.pages.still_widgets notebooks/*.ipynb
 	$(BIN)/python tests/result_tables.py
 
 lint: $(READY)

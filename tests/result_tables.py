@@ -25,6 +25,7 @@ def filled(text: str) -> str:
         "table 7": table7(DEMO),
         "claims": claims(DEMO),
         "table 4": table4(DEMO),
+        "tuning": tuning(DEMO),
         "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
         "photos, maps": maps(PHOTOS),
         "photos, table 7": table7(PHOTOS),

@@ -56,11 +56,10 @@ def test_it_was_executed_from_top_to_bottom_without_an_error(code):
     assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
-def test_it_holds_outputs_of_the_demo_and_no_path_of_a_machine(path, code):
+def test_it_holds_outputs_of_the_demo_and_no_path_of_a_machine(code):
     outputs = [output for cell in code for output in cell.outputs]
     text = "\n".join(str(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in outputs)
-    # The demo leaves this one out: it lists no trials.
-    assert {*re.findall(r"profile (\w+):", text)} == {"smoke" if path.stem == "tuning" else "demo"}
+    assert {*re.findall(r"profile (\w+):", text)} == {"demo"}
     assert not re.search(r"(^|[\s'\"(])((/[\w.-]+){2,}|[A-Z]:\\)", text, re.MULTILINE)
 
 
