@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from wsolkit import models
@@ -197,7 +196,7 @@ def _best_fit(name: str, state: Mapping[str, Tensor]) -> _Fit:
 def _shapes(build: Callable[[int], nn.Module]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's tensors, with :data:`PROBE` classes; without memory for them if possible."""
     try:
-        with _WithoutMemory():
+        with torch.device("meta"):
             model = build(PROBE)
     except Exception:  # a constructor that computes with its own tensors
         model = build(PROBE)
@@ -207,14 +206,3 @@ def _shapes(build: Callable[[int], nn.Module]) -> dict[str, tuple[int, ...]]:
 def _torchvision_model(name: str, classes: int) -> nn.Module:
     with warnings.catch_warnings(action="ignore"):  # about initial values, which nobody uses here
         return get_model(name, weights=None, num_classes=classes)
-
-
-class _WithoutMemory(TorchFunctionMode):
-    """Make the tensors of layers on the meta device, all others as usual: some constructors compute with those."""
-
-    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
-        """Call a function of PyTorch."""
-        kwargs = kwargs or {}
-        if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
-            kwargs = {**kwargs, "device": "meta"}
-        return func(*args, **kwargs)
