@@ -37,6 +37,9 @@ Verdict = Literal["not measured", "not reproduced", "inconclusive", "reproduced"
 #: Keyword arguments of `wsolkit.study.study.Study.recipe`, as a key; made by `experiment`.
 Experiment = tuple[tuple[str, Any], ...]
 
+#: Two points: a smaller difference is not what the paper means by better, and is what its "little" is taken to be.
+NEGLIGIBLE = 0.02
+
 #: Where neither network localizes this share of the images, the order of two curves means nothing.
 SEEN = 0.1
 
@@ -57,6 +60,7 @@ class Comparison:
         baseline_quantity: what is measured of ``baseline``; None for the same quantity.
         relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
+        negligible: an ``"above"`` that cannot exceed this either is refuted; in the unit of the quantity.
 
     Raises:
         RecipeError: for an unknown quantity.
@@ -68,6 +72,7 @@ class Comparison:
     baseline_quantity: str | None = None
     relation: Relation = "above"
     margin: float = 0.0
+    negligible: float = NEGLIGIBLE
 
     def __post_init__(self):
         """Check the names of the quantities."""
@@ -99,6 +104,7 @@ class Claim:
         baseline_quantity: what is measured of the baseline; None for the same quantity.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
+        negligible: as in `Comparison`.
         block: data set and backbone, by the paper's names.
     """
 
@@ -111,6 +117,7 @@ class Claim:
     baseline_quantity: Annotated[tuple[str | None, ...], _LISTED] = (None,)
     relation: Relation = "above"
     margin: float = 0.0
+    negligible: float = NEGLIGIBLE
     block: dict[Literal["dataset", "backbone"], str] = field(default_factory=dict)
 
     def comparisons(self, study: Study) -> list[Comparison]:
@@ -123,7 +130,8 @@ class Claim:
         every_metric = self.quantity == ("every metric",)
         measured = _pairs(tuple(tables.METRIC_NAMES) if every_metric else self.quantity, self.baseline_quantity)
         pairs = _pairs(*(list(_experiments(side, self.block, study)) for side in (self.ours, self.baseline)))
-        return [Comparison(*pair, *both, self.relation, self.margin) for pair in pairs for both in measured]
+        asked = self.relation, self.margin, self.negligible
+        return [Comparison(*pair, *both, *asked) for pair in pairs for both in measured]
 
 
 def published_claims(study: Study) -> list[Claim]:
@@ -167,22 +175,24 @@ def _experiments(side: Sequence, block: Mapping[Any, str], study: Study) -> Iter
             yield experiment(*LOSSES, **block, **({} if value == best[option] else {option: value}))
 
 
-def judge(effect: Effect, relation: Relation, margin: float) -> Verdict:
+def judge(effect: Effect, relation: Relation, margin: float, negligible: float = 0.0) -> Verdict:
     """What an interval says about a comparison.
 
     Args:
         effect: the measured difference.
         relation: as in `Comparison`.
         margin: as in `Comparison`.
+        negligible: as in `Comparison`.
 
     Returns:
-        ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does.
+        ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does, or nothing of it
+        is more than negligible.
     """
     if relation == "within":
         inside = -margin <= effect.low and effect.high <= margin
         outside = effect.low > margin or effect.high < -margin
     else:
-        inside, outside = effect.low > margin, effect.high <= margin
+        inside, outside = effect.low > margin, effect.high <= max(margin, negligible)
     return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
 
 
@@ -242,8 +252,8 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
         train: train the runs that are missing; False measures what is there, and the rest is ``"not measured"``.
 
     Returns:
-        Columns ``claim, where, text, part, quantity, relation, margin, difference, low, high, seeds, part_verdict,
-        verdict``; the last is that of the whole claim. Of curves, a threshold that decided is shown.
+        Columns ``claim, where, text, part, quantity, relation, margin, negligible, difference, low, high, seeds,
+        part_verdict, verdict``; the last is that of the whole claim. Of curves, a threshold that decided is shown.
     """
     planned, evidence, spent = planned or plan(study), measure(study), 0.0
     parts = {claim.name: claim.comparisons(study) for claim in claims}
@@ -307,12 +317,12 @@ def _measured(
         holding = [paired_effect(*pair, confidence_at(look, planned.at)) for pair in pairs]
         failing = [paired_effect(*pair, confidence_at(look, planned.at, tests)) for pair in pairs]
         for holds, fails in zip(holding, failing, strict=True):
-            refuted = judge(fails, part.relation, part.margin) == "not reproduced"
             agrees = judge(holds, part.relation, part.margin) == "reproduced"
-            verdicts.append("not reproduced" if refuted else "reproduced" if agrees else "inconclusive")
+            refuted = judge(fails, part.relation, part.margin, part.negligible) == "not reproduced"
+            verdicts.append("reproduced" if agrees else "not reproduced" if refuted else "inconclusive")
         decisive = [each for each, verdict in zip(holding, verdicts, strict=True) if verdict == together(verdicts)]
         shown = min(decisive, key=lambda effect: effect.low, default=shown)
-    asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin")}
+    asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin", "negligible")}
     verdict = together(verdicts or ["not measured"])
     return {"part": describe(part), **asked, **asdict(shown), "seeds": min(map(len, sides)), "part_verdict": verdict}
 
@@ -364,5 +374,7 @@ def _in_words(part: pd.Series, parts: int) -> str:
     difference, low, high = (part[name] * scale for name in ("difference", "low", "high"))
     sign = "within ±" if part["relation"] == "within" else "above "
     asked = f", asked {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
+    if part["part_verdict"] == "not reproduced" and part["relation"] == "above" and high > part["margin"] * scale:
+        asked += f", less than the {part['negligible'] * scale:g}{unit} that count"
     found = tables.with_interval(difference, low, high)
     return f"{part['part']}: {found}{unit}{asked}, {part['seeds']} repetitions{more}"

@@ -66,10 +66,13 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, confidence: float = CO
 
 
 def looks(first: int, most: int) -> list[int]:
-    """Numbers of repetitions at which something may be decided: each about half as many again as the one before."""
+    """Numbers of repetitions at which something may be decided: each twice as many as the one before.
+
+    A look pays for what it adds: one more repetition, after three, would widen the interval by more than it narrows it.
+    """
     found = [min(first, most)]
     while found[-1] < most:
-        found.append(min(most, found[-1] + max(1, found[-1] // 2)))
+        found.append(min(most, 2 * found[-1]))
     return found
 
 
