@@ -264,7 +264,7 @@ def test_every_profile_checks_the_papers_claims(listed):
     study, by_name = listed
     counts = len(by_name), sum(map(len, by_name.values()))
     assert (
-        counts == {"smoke": (35, 118), "demo": (35, 117), "photos": (31, 108), "paper": (35, 118)}[study.profile.name]
+        counts == {"smoke": (38, 122), "demo": (38, 121), "photos": (33, 111), "paper": (38, 122)}[study.profile.name]
     )
     for part in (part for parts in by_name.values() for part in parts):
         for side in (part.ours, part.baseline):

@@ -42,10 +42,8 @@ def compare(
                 raise
             typer.echo(f"not compared: {error}")
             return
-        made = [
-            f"{name}: {'; '.join(compare.made_on(folder))}"
-            for name, folder in {"first": before, "second": here}.items()
-        ]
+        both = {"first": before, "second": here}
+        made = [f"{name}: {'; '.join(compare.made_on(folder))}" for name, folder in both.items()]
     if brief:
         typer.echo(f"compared with the committed results: {compare.in_one_line(found, changed)}")
         return

@@ -1,25 +1,17 @@
 """Commands for the paper's experiments."""
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wsolkit.cli.options import Compile, DataRoot, Device, Names, Precision, PrecisionOption, ProfileName, Settings
+from wsolkit.cli.options import Compile, DataRoot, Device, Names, Precision, ProfileName, Settings
 from wsolkit.cli.output import interruptible, show_table
 
 if TYPE_CHECKING:
     from wsolkit.reproduce.planning import Plan
     from wsolkit.reproduce.runner import Outcome
-
-
-class Executor(StrEnum):
-    """Where runs are trained."""
-
-    local = "local"
-    slurm = "slurm"
 
 
 SLURM = "On a cluster"
@@ -34,12 +26,14 @@ def reproduce(
     out_root: Annotated[Path | None, typer.Option(help="Folder above PROFILE/ for what comes out.")] = None,
     device: Device = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one a core.")] = None,
-    precision: PrecisionOption = Precision.float32,
+    precision: Precision = "float32",
     compiled: Compile = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also execute notebooks that would come out the same.")
     ] = False,
-    executor: Annotated[Executor, typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)] = Executor.local,
+    executor: Annotated[
+        Literal["local", "slurm"], typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)
+    ] = "local",
     wait: Annotated[
         bool, typer.Option(help="Wait for Slurm, or let a later call go on.", rich_help_panel=SLURM)
     ] = True,
@@ -60,11 +54,11 @@ def reproduce(
     parameters |= {name: str(value) for name, value in given.items() if value is not None}
     asked = notebooks.parse_settings(slurm or [], "--slurm")
     cluster = SlurmCluster.from_settings(slurm_partition, asked, wait)
-    elsewhere = cluster if executor == Executor.slurm else None
+    elsewhere = cluster if executor == "slurm" else None
     start = time.monotonic()
     with interruptible():
         outcomes = runner.reproduce(
-            names or [], profile, parameters, jobs, _report, elsewhere, precision.value, compiled, again
+            names or [], profile, parameters, jobs, _report, elsewhere, precision, compiled, again
         )
     failed = [outcome.notebook for outcome in outcomes if outcome.failure]
     skipped = sum(bool(outcome.skipped) for outcome in outcomes)
@@ -195,7 +189,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe as JSON, e.g. recipe.json of a run.")],
     data_root: DataRoot = None,
     device: Device = "auto",
-    precision: PrecisionOption = Precision.float32,
+    precision: Precision = "float32",
     compiled: Compile = False,
     parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
     track: Annotated[
@@ -213,7 +207,7 @@ def train(
     from wsolkit.training.recipes import Recipe
     from wsolkit.training.run_store import RunStore
 
-    machine = Machine(data_root, device, folders.cache_or_off(), precision.value, parts, compiled, track)
+    machine = Machine(data_root, device, folders.cache_or_off(), precision, parts, compiled, track)
     store = RunStore(folders.runs_root(), machine)
     wanted = Recipe.from_file(recipe)
     before = store.find(wanted)
@@ -222,10 +216,8 @@ def train(
     if not store.engine.main:  # of several processes one speaks
         return
     typer.echo(run.folder)
-    key, hints = (
-        run.recipe.key[:6],
-        [f"wsolkit/{name} has changed since it was trained." for name in run.changed_code()],
-    )
+    key = run.recipe.key[:6]
+    hints = [f"wsolkit/{name} has changed since it was trained." for name in run.changed_code()]
     if before is not None:
         hints.insert(0, "It was trained before, so nothing was done. To train it again, delete that folder.")
     hints += [f"Its rates: wsolkit runs show {key}", f"Your pictures: wsolkit localize PICTURES --weights {key}"]

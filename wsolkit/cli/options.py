@@ -2,9 +2,8 @@
 
 import os
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,15 +15,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, a
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
-class Precision(StrEnum):
-    """Precision of the network's passes."""
-
-    float32 = "float32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-PrecisionOption = Annotated[Precision, typer.Option(help="bf16 and fp16 are for a GPU.")]
+Precision = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="bf16 and fp16 are for a GPU.")]
 
 Compile = Annotated[bool, typer.Option("--compile", help="Let PyTorch compile the steps; it takes a minute a run.")]
 

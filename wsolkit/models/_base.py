@@ -125,6 +125,20 @@ class GapClassifier(nn.Module, ABC):
         return [{"params": former, "lr": lr_former}, {"params": latter, "lr": lr_latter}]
 
 
+class WithTorchvisionFeatures(GapClassifier):
+    """A backbone whose former part is what torchvision's network of the same kind has as its ``features``."""
+
+    features: nn.Sequential
+
+    def former_part(self) -> nn.Module:
+        """The layers that torchvision has."""
+        return self.features
+
+    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
+        """Take the features of a state dict of torchvision's; its classifier has no place here."""
+        self.features.load_state_dict(without_prefix(state, "features."))
+
+
 def new_classifier(channels: int, num_classes: int) -> nn.Linear:
     """The linear classifier, with the small initial weights of torchvision's VGG.
 

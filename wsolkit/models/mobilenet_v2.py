@@ -1,12 +1,12 @@
 """MobileNetV2 with a larger last feature map: a network with ImageNet weights that a laptop can train."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
-from wsolkit.models._base import GapClassifier, new_classifier, without_prefix
+from wsolkit.models._base import WithTorchvisionFeatures, new_classifier
 
 #: Index, in torchvision's ``features``, of the last block that halves the map; attentive dropout acts before it.
 LAST_STRIDE = 14
@@ -15,7 +15,7 @@ LAST_STRIDE = 14
 DEPTHWISE = 1
 
 
-class MobileNetV2(GapClassifier):
+class MobileNetV2(WithTorchvisionFeatures):
     """torchvision's MobileNetV2 without its last halving: a 224x224 image gives a 14x14 map of 1280 channels.
 
     The former part is torchvision's layers; the classifier is new. torchvision's dropout before the classifier is left
@@ -33,7 +33,8 @@ class MobileNetV2(GapClassifier):
         """
         super().__init__()
         self.features = torchvision.models.mobilenet_v2(weights=None).features
-        self.features[LAST_STRIDE].conv[DEPTHWISE][0].stride = (stride, stride)
+        last: Any = self.features[LAST_STRIDE]
+        last.conv[DEPTHWISE][0].stride = (stride, stride)
         self.classifier = new_classifier(1280, num_classes)
 
     def before_drop_point(self, images: Tensor) -> Tensor:
@@ -47,14 +48,6 @@ class MobileNetV2(GapClassifier):
     def stages(self) -> tuple[nn.Module, ...]:
         """The last blocks at strides 8 and 16, and the last block."""
         return self.features[6], self.features[LAST_STRIDE - 1], self.features[17]
-
-    def former_part(self) -> nn.Module:
-        """The layers that torchvision has."""
-        return self.features
-
-    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take the features of a torchvision MobileNetV2 state dict; its classifier has no place here."""
-        self.features.load_state_dict(without_prefix(state, "features."))
 
 
 def build(num_classes: int) -> MobileNetV2:

@@ -1,18 +1,16 @@
 """VGG16 with global average pooling, the paper's first backbone (Sec. 5.1, Appendix B)."""
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from wsolkit.models._base import GapClassifier, new_classifier, without_prefix
+from wsolkit.models._base import WithTorchvisionFeatures, new_classifier
 
 #: Index, in torchvision's ``features``, of the last pooling that stays; attentive dropout acts before it.
 LAST_POOLING = 23
 
 
-class Vgg16(GapClassifier):
+class Vgg16(WithTorchvisionFeatures):
     """The ``features`` of torchvision's VGG16 without their last pooling, conv6 (1024 channels), GAP, linear.
 
     A 224x224 image gives a 14x14 map. The former part is torchvision's layers; conv6 and the classifier are new.
@@ -47,14 +45,6 @@ class Vgg16(GapClassifier):
     def stages(self) -> tuple[nn.Module, ...]:
         """Poolings 3 and 4 and conv5-3, where the methods' papers act."""
         return self.features[16], self.features[LAST_POOLING], self.features[-1]
-
-    def former_part(self) -> nn.Module:
-        """The convolutions that torchvision has."""
-        return self.features
-
-    def load_imagenet(self, state: Mapping[str, Tensor]) -> None:
-        """Take the convolutions of a torchvision VGG16 state dict; its three linear layers have no place here."""
-        self.features.load_state_dict(without_prefix(state, "features."))
 
 
 def build(num_classes: int) -> Vgg16:

@@ -17,9 +17,6 @@ from wsolkit.training.machine import commit
 
 PAGE = "index.html"
 
-#: Metrics as tables print them.
-METRICS = tables.METRIC_NAMES | tables.V2_NAMES | tables.PXAP_NAMES
-
 #: Rows up to which a table is shown on the page; longer ones are only linked.
 FEW = 80
 
@@ -102,7 +99,7 @@ def as_html(frame: pd.DataFrame, name: str) -> str:
     """A table as HTML with its ``name`` as id: numbers to the right with up to two decimals, text to the left."""
     identity = re.sub(r"\W", "_", f"table-{name}")
     if "metric" in frame:
-        frame = frame.assign(metric=frame["metric"].replace(METRICS))
+        frame = frame.assign(metric=frame["metric"].replace(tables.NAMES))
     if "mean_pct" in frame:  # what was measured comes before what the paper quotes from others
         frame = frame.sort_values("mean_pct", key=pd.isna, kind="stable")
     frame = frame.convert_dtypes()  # counts with gaps are read as floats

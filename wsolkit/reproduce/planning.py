@@ -217,8 +217,7 @@ def totals(table: pd.DataFrame, jobs: int = 1) -> str:
     time = f"{duration(seconds)} one run at a time"
     time += f" or {duration(seconds / jobs)} with {jobs} at once" if jobs > 1 else ""
     sources = " or ".join(sorted(left["source"].unique()))
-    advice = f" ({ASSUMED_SPEED:.0f} images/s; --images-per-second gives another)"
-    advice = advice if "assumed" in sources else ""
+    advice = f" ({ASSUMED_SPEED:.0f} images/s; --images-per-second gives another)" if "assumed" in sources else ""
     return f"{counts}\n{left['images'].sum():,.0f} images left, {time}, at {sources} speeds{advice}"
 
 

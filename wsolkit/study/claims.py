@@ -130,8 +130,9 @@ class Claim:
         every_metric = self.quantity == ("every metric",)
         measured = _pairs(tuple(tables.METRIC_NAMES) if every_metric else self.quantity, self.baseline_quantity)
         pairs = _pairs(*(list(_experiments(side, self.block, study)) for side in (self.ours, self.baseline)))
-        asked = self.relation, self.margin, self.negligible
-        return [Comparison(*pair, *both, *asked) for pair in pairs for both in measured]
+        return [
+            Comparison(*pair, *both, self.relation, self.margin, self.negligible) for pair in pairs for both in measured
+        ]
 
 
 def published_claims(study: Study) -> list[Claim]:

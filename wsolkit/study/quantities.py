@@ -61,6 +61,16 @@ def _rate(of: Measured, metric: str = "gt_known_loc", map_kind: str = "cam") -> 
     return tables.right(of.run.report(), metric, map_kind)
 
 
+def _v2(of: Measured, map_kind: str = "cam") -> np.ndarray:
+    """The share of the IoU thresholds at which an image is localized, whose mean is MaxBoxAccV2."""
+    report = of.study.store.rejudged(of.run, map_kind).report()
+    return np.mean([tables.right(report, f"max_box_acc_{delta}", map_kind) for delta in IOU_THRESHOLDS], axis=0)
+
+
+def _pxap(of: Measured, map_kind: str = "cam") -> np.ndarray:
+    return np.array([of.study.store.rejudged(of.run, map_kind).report().rate("pxap", map_kind)])
+
+
 def _share_in_boxes(of: Measured, holds: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Share of the cells inside an image's boxes whose similarity holds; 0 where no cell has its centre in a box."""
     similarity = of.raw["similarity"].numpy()
@@ -85,7 +95,10 @@ QUANTITIES: Mapping[str, Callable[[Measured], np.ndarray]] = {
     **{metric: partial(_rate, metric=metric) for metric in (f"max_box_acc_{delta}" for delta in IOU_THRESHOLDS)},
     "gt_known_loc of F": partial(_rate, map_kind="norm"),
     "gt_known_loc of S": partial(_rate, map_kind="similarity"),
-    "pxap": lambda of: np.array([of.run.report().rate("pxap")]),
+    "max_box_acc_v2": _v2,
+    "max_box_acc_v2 by IVR": partial(_v2, map_kind="ivr"),
+    "pxap": _pxap,
+    "pxap by PaS": partial(_pxap, map_kind="pas"),
     "share of negative S in boxes": partial(_share_in_boxes, holds=lambda cells: cells < 0),
     "share of large S in boxes": partial(_share_in_boxes, holds=lambda cells: cells > LARGE_SIMILARITY),
     "mean normalised F": lambda of: min_max(of.raw["norm"]).mean((1, 2)).numpy(),

@@ -24,7 +24,6 @@ from wsolkit.system import folders
 from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.processes import cores
 from wsolkit.training import profiles
-from wsolkit.training.evaluation import MAP_KINDS
 from wsolkit.training.machine import Machine, commit
 from wsolkit.training.profiles import Profile
 from wsolkit.training.recipes import Recipe
@@ -228,10 +227,11 @@ class Study:
         names, share = tables.names_of(paper, metrics), self.profile.judged_share
         if share is not None:
             names |= {tables.SMALL: f"GT-known Loc, box ≤ {share:.0%}"}
-        judged = {
-            (place := tables.place(key, paper)): self._judged(group, kinds.get(key) or tables.base_of(place[-1])[1])
-            for key, group in runs.items()
-        }
+        judged = {}
+        for key, group in runs.items():
+            place = tables.place(key, paper)
+            kind = kinds.get(key) or tables.base_of(place[-1])[1]
+            judged[place] = [(self.store.rejudged(run, kind), kind) for run in group]
         csv = self.save_rows(tables.tidy_rows(number, judged, names, self.store.machine, fixed_boxes, share))
         summary = tables.summarise(pd.read_csv(csv), paper, list(names))
         if baseline:
@@ -245,10 +245,6 @@ class Study:
             self.save_table(effects, "effects")
         caption = f"Tab. {number}, profile {self.profile.name}, seeds {list(self.seeds)}, beside the paper's"
         return tables.Table(caption, self.profile.name, names, summary, effects, baseline)
-
-    def _judged(self, runs: Sequence[Run], kind: str) -> list[tuple[Run, str]]:
-        """Runs with the map that is judged, whose report has it."""
-        return [(run if kind in MAP_KINDS else self.store.rejudged(run, kind), kind) for run in runs]
 
     def save_rows(self, rows: pd.DataFrame, part: str | None = None) -> Path:
         """Write tidy rows as CSV, with the columns of :data:`TIDY` first; what ``rows`` lack is left empty.

@@ -171,7 +171,9 @@ class RunStore:
         return self._checked(Run(recipe, self.folder(recipe)))
 
     def rejudged(self, run: Run, map_kind: str) -> Run:
-        """A run whose report has another kind of map, by its name in `wsolkit.training.evaluation.EVERY_KIND`."""
+        """A run whose report has a kind of map, by its name in `wsolkit.training.evaluation.EVERY_KIND`."""
+        if map_kind in MAP_KINDS:
+            return run
         model, test = run.model(device=self.machine.torch_device()), self.machine.open(run.recipe, "test")
         return replace(run, judged=evaluate(model, test, run.recipe.threshold_step, (map_kind,), threads=cores()))
 
