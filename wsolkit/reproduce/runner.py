@@ -208,18 +208,14 @@ class _Job:
     bars: Path
     problem: str | None = None
 
-    @property
-    def name(self) -> str:
-        return self.notebook.stem
-
 
 def _not_executed(ended: Ended) -> Outcome:
     """A notebook whose runs could not be trained, or are still being trained elsewhere."""
     job, error = ended.task.arguments[0], ended.error
     if isinstance(error, Submitted):
-        return Outcome(job.name, job.executed, skipped=str(error))
+        return Outcome(job.notebook.stem, job.executed, skipped=str(error))
     kind = "" if isinstance(error, WsolkitError) else f"{type(error).__name__}: "
-    return Outcome(job.name, job.executed, failure=f"a run that it needs: {kind}{error}")
+    return Outcome(job.notebook.stem, job.executed, failure=f"a run that it needs: {kind}{error}")
 
 
 def _named(recipe: Recipe, store: RunStore) -> str:
@@ -239,7 +235,7 @@ def _execute(job: _Job, wanted: Path) -> Outcome:
     from nbclient.exceptions import DeadKernelError
 
     if not wanted.exists():
-        return Outcome(job.name, job.executed, failure="interrupted before it began")
+        return Outcome(job.notebook.stem, job.executed, failure="interrupted before it began")
     # After Ctrl-C asyncio would print the traceback of the interrupted cell, and nbclient that a kernel has died.
     for name in ("asyncio", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -283,7 +279,7 @@ def _execute(job: _Job, wanted: Path) -> Outcome:
     except Exception as error:  # output that no page can show, a full disk
         failure = failure or f"its page: {type(error).__name__}: {error}"
     seconds, note = time.monotonic() - start, "; ".join(notes) or None
-    return Outcome(job.name, job.executed, seconds, failure, skipped, note=note)
+    return Outcome(job.notebook.stem, job.executed, seconds, failure, skipped, note=note)
 
 
 def _last_begun(executed: Path) -> str:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
+from inspect import signature
 from itertools import product
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,7 +27,7 @@ from wsolkit.study.quantities import QUANTITIES, Measured
 from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
 from wsolkit.study.study import Study
 from wsolkit.system.plugins import parse_options
-from wsolkit.training.profiles import LOSSES
+from wsolkit.training.profiles import LOSSES, Profile
 from wsolkit.training.run_store import Run
 
 Relation = Literal["above", "within"]
@@ -45,8 +46,13 @@ SEEN = 0.1
 
 
 def experiment(*losses: str, **more: Any) -> Experiment:
-    """An experiment from its loss terms and anything else that `wsolkit.study.study.Study.recipe` takes."""
-    return (("losses", losses), *sorted(more.items()))
+    """An experiment from its loss terms and anything else that `wsolkit.study.study.Study.recipe` takes.
+
+    What is left to its default there is left out, so that an experiment has one key, and its runs are paid for once.
+    """
+    usual = signature(Profile.recipe).parameters
+    named = {name: value for name, value in more.items() if name not in usual or value != usual[name].default}
+    return (("losses", losses), *sorted(named.items()))
 
 
 @dataclass(frozen=True)
