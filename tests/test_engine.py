@@ -116,7 +116,7 @@ def test_two_processes_train_as_one_does(method, store, tmp_path):
     histories = [run.history().drop(columns=["stage"]) for run in (together, alone)]
     # a pixel whose score crosses the edge of a histogram's bin moves pxAP by more than rounding does
     precision = [history.pop("fullsup_pxap") for history in histories]
-    pd.testing.assert_series_equal(*precision, rtol=0, atol=1e-3)
+    pd.testing.assert_series_equal(*precision, rtol=0, atol=3e-4)
     pd.testing.assert_frame_equal(*histories, rtol=0, atol=1e-5)
     assert result.stdout.split() == [str(together.folder)]
 

@@ -312,7 +312,9 @@ def test_a_run_keeps_the_methods_layers_and_its_way_to_localize(name, store):
     run = store.get(tiny_recipe(method=name, method_options={}))
     model, data = run.model(), store.machine.open(run.recipe, "test")
     again = evaluate(model, data, run.recipe.threshold_step, ("cam", "norm", "similarity"))
-    # sums in another order move a pixel over the edge of a histogram's bin
-    assert again.rates["value"].tolist() == pytest.approx(run.report().rates["value"].tolist(), abs=1e-5)
+    before, after = (each.rates.set_index(["map", "metric"])["value"].to_dict() for each in (run.report(), again))
+    for kind in ("cam", "norm", "similarity"):  # rounding may move a pixel over the edge of a histogram's bin
+        assert after.pop((kind, "pxap")) == pytest.approx(before.pop((kind, "pxap")), abs=1e-5)
+    assert after == pytest.approx(before)
     assert (model.predict is not None) == (name in ("acol", "calm", "tap"))
     assert run.recipe.label.lower() == {"tap": "bae et al."}.get(name, name)
