@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 DEMO = ROOT / "figures" / "demo"
 PHOTOS = ROOT / "figures" / "photos"
+PRETRAININGS = tuple(DEMO / f"pretraining-{number}" for number in (1, 2))
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 HEADS = ("Top-1 Loc", "paper", "Top-5 Loc", "paper", "GT-known Loc", "paper")
 JUDGED = {"all": "gt_known_loc", "largest box at most half": SMALL}
@@ -23,12 +24,14 @@ def filled(text: str) -> str:
     """A page with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew."""
     tables = {
         "table 7": table7(DEMO),
-        "claims": claims(DEMO),
+        "claims": claims(DEMO, PRETRAININGS),
+        "table 7, pretrainings": pretrained(DEMO, PRETRAININGS),
         "table 4": table4(DEMO),
         "tuning": tuning(DEMO),
         "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
         "photos, maps": maps(PHOTOS),
         "photos, table 7": table7(PHOTOS),
+        "photos, table 6": table6(PHOTOS),
         "photos, table 1": table1(PHOTOS),
         "photos, table 4": table4(PHOTOS),
         "photos, tuning": tuning(PHOTOS),
@@ -43,14 +46,28 @@ def filled(text: str) -> str:
 
 
 def table7(folder: Path) -> str:
-    """Tab. 7 beside the paper's numbers, and, where it was judged, GT-known Loc of pictures with small objects."""
-    summary = pd.read_csv(folder / "table7_ablation_summary.csv")
-    lines, small = [], (summary["metric"] == SMALL).any()
+    """Tab. 7 beside the paper's numbers, with the effect of each row."""
+    return _ablation(folder / "table7_ablation_summary.csv", "loss terms")
+
+
+def table6(folder: Path) -> str:
+    """Tab. 6 beside the paper's numbers."""
+    return _ablation(folder / "table6_dropout_vs_eil_summary.csv", "trained with")
+
+
+def _ablation(path: Path, named: str) -> str:
+    """All metrics of all rows; where they are known, effects and GT-known Loc of pictures with small objects."""
+    summary = pd.read_csv(path)
+    lines, small, effects = [], (summary["metric"] == SMALL).any(), "effect_pct" in summary
     for row, group in summary.groupby("row", sort=False):
-        line = [row, *_metrics(group), next(filter(None, map(_effect, group.to_dict("records"))), "")]
-        lines.append([*line, _beside(group[group["metric"] == SMALL].iloc[0])[0]] if small else line)
-    heads = ["loss terms", *HEADS, "GT-known above vanilla [95%]", *(["GT-known, box at most half"] if small else [])]
-    return _markdown(heads, lines)
+        line = [row, *_metrics(group)]
+        if effects:
+            line.append(next(filter(None, map(_effect, group.to_dict("records"))), ""))
+        if small:
+            line.append(_beside(group[group["metric"] == SMALL].iloc[0])[0])
+        lines.append(line)
+    above = ["GT-known above vanilla [95%]"] if effects else []
+    return _markdown([named, *HEADS, *above, *(["GT-known, box at most half"] if small else [])], lines)
 
 
 def table1(folder: Path) -> str:
@@ -111,12 +128,28 @@ def _mean(rows: pd.DataFrame) -> str:
     return f"{percent.mean():.1f} ± {half:.1f}"
 
 
-def claims(folder: Path) -> str:
-    """The paper's claims with their verdicts, where there are runs to judge by."""
-    board = pd.read_csv(folder / "claims_summary.csv").query("verdict != 'not measured'")
+def claims(folder: Path, others: Sequence[Path] = ()) -> str:
+    """The paper's claims with their verdicts, where there are runs to judge by; and those from other pretrainings."""
+    board = pd.read_csv(folder / "claims_summary.csv", index_col="claim").query("verdict != 'not measured'")
+    signs = {**SIGNS, "not measured": "–"}
     shown = board.assign(verdict=board["verdict"].map(lambda verdict: f"{SIGNS[verdict]} {verdict}"))
-    columns = ["text", "where", "measured", "verdict"]
+    for other in others:
+        verdicts = pd.read_csv(other / "claims_summary.csv", index_col="claim")["verdict"]
+        shown[other.name.replace("-", " ")] = verdicts.map(signs).reindex(shown.index)
+    columns = ["text", "where", "measured", "verdict", *(other.name.replace("-", " ") for other in others)]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
+
+
+def pretrained(published: Path, others: Sequence[Path]) -> str:
+    """Tab. 7 from the published weights and from other pretrainings: mean and deviation over the seeds."""
+    heads, columns = ["loss terms"], []
+    for metric, name in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
+        for number, folder in enumerate((published, *others)):
+            heads.append(f"{name}, {number or 'published'}")
+            summary = pd.read_csv(folder / "table7_ablation_summary.csv").query("metric == @metric")
+            columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in summary.iterrows()}))
+    table = pd.concat(columns, axis=1).dropna()
+    return _markdown(heads, [[row, *cells] for row, *cells in table.itertuples()])
 
 
 def counted(folders: Mapping[str, Path]) -> str:

@@ -71,14 +71,15 @@ def test_an_interval_holds_another_machines_number_as_often_as_it_says(tmp_path)
 
 
 def test_verdicts_may_change_but_not_contradict_each_other(tmp_path):
-    first, open_, opposite = (
+    first, open_, opposite, unmeasured = (
         results(tmp_path / name.replace(" ", ""), VALUES, name)
-        for name in ("reproduced", "inconclusive", "not reproduced")
+        for name in ("reproduced", "inconclusive", "not reproduced", "not measured")
     )
     assert len(compare.verdicts(first, open_)) == 1
     assert compare.contradictory(compare.verdicts(first, open_)).empty
     assert len(compare.contradictory(compare.verdicts(first, opposite))) == 1
     assert compare.verdicts(first, first).empty
+    assert compare.verdicts(first, unmeasured).empty
 
 
 def test_the_command_fails_where_two_folders_disagree(tmp_path):

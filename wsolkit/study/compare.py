@@ -56,11 +56,11 @@ def numbers(first: Path, second: Path) -> pd.DataFrame:
 
 
 def verdicts(first: Path, second: Path) -> pd.DataFrame:
-    """The claims on which two folders' verdicts differ: ``claim, first, second``; empty where either has none."""
+    """The claims that both folders measured, with different verdicts: ``claim, first, second``."""
     if not all((folder / VERDICTS).is_file() for folder in (first, second)):
         return pd.DataFrame(columns=["claim", "first", "second"])
     both = [pd.read_csv(folder / VERDICTS, index_col="claim")["verdict"] for folder in (first, second)]
-    table = pd.DataFrame({"first": both[0], "second": both[1]}).dropna()
+    table = pd.DataFrame({"first": both[0], "second": both[1]}).replace("not measured", None).dropna()
     return table[table["first"] != table["second"]].reset_index()
 
 
