@@ -146,8 +146,9 @@ def pretrained(published: Path, others: Sequence[Path]) -> str:
     for metric, name in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
         for number, folder in enumerate((published, *others)):
             heads.append(f"{name}, {number or 'published'}")
-            summary = pd.read_csv(folder / "table7_ablation_summary.csv").query("metric == @metric")
-            columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in summary.iterrows()}))
+            summary = pd.read_csv(folder / "table7_ablation_summary.csv")
+            cells = summary[summary["metric"] == metric].iterrows()
+            columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in cells}))
     table = pd.concat(columns, axis=1).dropna()
     return _markdown(heads, [[row, *cells] for row, *cells in table.itertuples()])
 
