@@ -91,11 +91,11 @@ def _trained(summary: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 
 def tuning(folder: Path) -> str:
-    """What was tried for other people's methods, and what was chosen."""
-    tried = pd.read_csv(folder / "tuning.csv")
+    """What was tried for each method, and what was chosen."""
+    tried, named = pd.read_csv(folder / "tuning.csv"), {"bridging": "ours", "eil": "EIL"}
     lines = [
         [
-            methods.find(trial.method).label if trial.method != "eil" else "EIL",
+            named.get(trial.method) or methods.find(trial.method).label,
             trial.options if isinstance(trial.options, str) else "",
             f"{trial.max_box_acc_v2:.1f}",
             f"{trial.gt_known_loc:.1f}",
