@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -102,28 +103,27 @@ def unpack(archive: Path, folder: Path, top: str = "", limit: int = UNPACKED_LIM
 def _extract(archive: Path, folder: Path, limit: int) -> None:
     """Unpack an archive after a look at all of its members."""
     with tarfile.open(archive) if tarfile.is_tarfile(archive) else zipfile.ZipFile(archive) as opened:
-        members: list[tuple[str, bool, int, Callable]]
+        members: list[tuple[str, bool, int, Callable]]  # files alone: their folders are made for them
         if isinstance(opened, tarfile.TarFile):
-            extract = partial(opened.extract, path=folder, filter="data")
-            members = [(each.name, each.isreg() or each.isdir(), each.size, partial(extract, each)) for each in opened]
+            found = (each for each in opened if not each.isdir())
+            members = [(each.name, each.isreg(), each.size, partial(opened.extractfile, each)) for each in found]
         else:
-            kinds = ((each, stat.S_IFMT(each.external_attr >> 16)) for each in opened.infolist())
-            plain = (0, stat.S_IFREG, stat.S_IFDIR)
+            kinds = ((each, stat.S_IFMT(each.external_attr >> 16)) for each in opened.infolist() if not each.is_dir())
+            plain = (0, stat.S_IFREG)
             members = [
-                (each.filename, kind in plain, each.file_size, partial(opened.extract, each, folder))
-                for each, kind in kinds
+                (each.filename, kind in plain, each.file_size, partial(opened.open, each)) for each, kind in kinds
             ]
-        for name, is_plain, _, _ in members:
+        for name, is_plain, *_ in members:
             if not is_plain or not stays_below(name):
-                raise DataError(
-                    f"{archive} is not safe: {name!r} in it is a link or a device, or points outside the archive."
-                )
+                raise DataError(f"{archive} is not safe: {name!r} in it is a link or a device, or leads out of it.")
         if len({name for name, *_ in members}) < len(members):
             raise DataError(f"{archive} is not safe: it holds the same name twice.")
         if sum(size for _, _, size, _ in members) > limit:
             raise DataError(f"{archive} is not safe: it unpacks to more than {limit} bytes.")
-        for _, _, _, write in progress(members, f"files of {archive.name}"):
-            write()
+        for name, _, _, read in progress(members, f"files of {archive.name}"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with read() as source, open(folder / name, "xb") as file:
+                shutil.copyfileobj(source, file)
 
 
 def _receive(archive: Archive, part: Path) -> None:

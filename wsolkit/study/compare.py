@@ -2,7 +2,7 @@
 
 import io
 import subprocess
-import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -109,13 +109,13 @@ def committed(folder: Path, into: Path) -> Path:
     if clone is None or clone not in where.parents:
         raise DataError(f"{folder} is not in a clone of the project, so nothing is committed. Give two folders.")
     name = where.relative_to(clone).as_posix()
-    command = ["git", "-C", str(clone), "archive", "HEAD", name]
+    command = ["git", "-C", str(clone), "archive", "--format=zip", "HEAD", name]
     try:
         done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         raise DataError(f"No results of {name} are committed. Give two folders.") from None
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(into, filter="data")
+    with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
+        archive.extractall(into)
     return into / name
 
 
