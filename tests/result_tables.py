@@ -104,7 +104,8 @@ def tuning(folder: Path) -> str:
         ]
         for trial in tried.itertuples()
     ]
-    other = "other than its paper's values" + " (ours: than chosen)" * (tried["method"] == "bridging").any()
+    ours = " (ours: than chosen)" if "bridging" in set(tried["method"]) else ""
+    other = f"other than its paper's values{ours}"
     return _markdown(["method", other, "MaxBoxAccV2", "GT-known Loc", "class.", "chosen"], lines)
 
 
