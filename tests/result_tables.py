@@ -133,20 +133,20 @@ def claims(folder: Path, others: Sequence[Path] = ()) -> str:
     board = pd.read_csv(folder / "claims_summary.csv", index_col="claim").query("verdict != 'not measured'")
     signs = {**SIGNS, "not measured": "–"}
     shown = board.assign(verdict=board["verdict"].map(lambda verdict: f"{SIGNS[verdict]} {verdict}"))
-    for other in others:
-        verdicts = pd.read_csv(other / "claims_summary.csv", index_col="claim")["verdict"]
-        shown[other.name.replace("-", " ")] = verdicts.map(signs).reindex(shown.index)
-    columns = ["text", "where", "measured", "verdict", *(other.name.replace("-", " ") for other in others)]
+    by_name = {other.name.replace("-", " "): pd.read_csv(other / "claims_summary.csv") for other in others}
+    for name, other in by_name.items():
+        shown[name] = other.set_index("claim")["verdict"].map(signs)
+    columns = ["text", "where", "measured", "verdict", *by_name]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
 
 
 def pretrained(published: Path, others: Sequence[Path]) -> str:
     """Tab. 7 from the published weights and from other pretrainings: mean and deviation over the seeds."""
+    summaries = [pd.read_csv(folder / "table7_ablation_summary.csv") for folder in (published, *others)]
     heads, columns = ["loss terms"], []
     for metric, name in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
-        for number, folder in enumerate((published, *others)):
+        for number, summary in enumerate(summaries):
             heads.append(f"{name}, {number or 'published'}")
-            summary = pd.read_csv(folder / "table7_ablation_summary.csv")
             cells = summary[summary["metric"] == metric].iterrows()
             columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in cells}))
     table = pd.concat(columns, axis=1).dropna()

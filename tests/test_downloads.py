@@ -204,6 +204,15 @@ def test_a_path_that_leads_out_is_refused(tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_folders_are_checked_and_made_like_files(tmp_path, name):
+    archive = MAKERS[name](tmp_path / name, {"top/good.txt": b"good", "../evil": None})
+    with pytest.raises(DataError, match="not safe: '../evil"):
+        unpack(archive, tmp_path / "out")
+    unpack(MAKERS[name](tmp_path / name, {"top/empty": None, "top/good.txt": b"good"}), tmp_path / "out")
+    assert (tmp_path / "out" / "top" / "empty").is_dir()
+
+
 def test_links_and_devices_are_refused(tmp_path):
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
         member = tarfile.TarInfo("top/link")

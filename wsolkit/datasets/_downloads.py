@@ -103,15 +103,16 @@ def unpack(archive: Path, folder: Path, top: str = "", limit: int = UNPACKED_LIM
 def _extract(archive: Path, folder: Path, limit: int) -> None:
     """Unpack an archive after a look at all of its members."""
     with tarfile.open(archive) if tarfile.is_tarfile(archive) else zipfile.ZipFile(archive) as opened:
-        members: list[tuple[str, bool, int, Callable]]  # files alone: their folders are made for them
+        members: list[tuple[str, bool, int, Callable | None]]  # a folder has nothing to read
         if isinstance(opened, tarfile.TarFile):
-            found = (each for each in opened if not each.isdir())
-            members = [(each.name, each.isreg(), each.size, partial(opened.extractfile, each)) for each in found]
+            reads = ((each, None if each.isdir() else partial(opened.extractfile, each)) for each in opened)
+            members = [(each.name, each.isreg() or each.isdir(), each.size, read) for each, read in reads]
         else:
-            kinds = ((each, stat.S_IFMT(each.external_attr >> 16)) for each in opened.infolist() if not each.is_dir())
-            plain = (0, stat.S_IFREG)
+            kinds = ((each, stat.S_IFMT(each.external_attr >> 16)) for each in opened.infolist())
+            plain = (0, stat.S_IFREG, stat.S_IFDIR)
             members = [
-                (each.filename, kind in plain, each.file_size, partial(opened.open, each)) for each, kind in kinds
+                (each.filename, kind in plain, each.file_size, None if each.is_dir() else partial(opened.open, each))
+                for each, kind in kinds
             ]
         for name, is_plain, *_ in members:
             if not is_plain or not stays_below(name):
@@ -121,9 +122,10 @@ def _extract(archive: Path, folder: Path, limit: int) -> None:
         if sum(size for _, _, size, _ in members) > limit:
             raise DataError(f"{archive} is not safe: it unpacks to more than {limit} bytes.")
         for name, _, _, read in progress(members, f"files of {archive.name}"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with read() as source, open(folder / name, "xb") as file:
-                shutil.copyfileobj(source, file)
+            (folder / name if read is None else (folder / name).parent).mkdir(parents=True, exist_ok=True)
+            if read is not None:
+                with read() as source, open(folder / name, "xb") as file:
+                    shutil.copyfileobj(source, file)
 
 
 def _receive(archive: Archive, part: Path) -> None:

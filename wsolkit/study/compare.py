@@ -47,8 +47,7 @@ def numbers(first: Path, second: Path) -> pd.DataFrame:
     parts = []
     mine, others = _tables(first), _tables(second)
     for name in mine.keys() & others.keys():
-        both = [_by_number(table) for table in (mine[name], others[name])]
-        parts.append(_agreement(*both).assign(notebook=name))
+        parts.append(_agreement(_by_number(mine[name]), _by_number(others[name])).assign(notebook=name))
     found = pd.concat(parts) if parts else pd.DataFrame()
     if found.empty:
         raise DataError(f"{first} and {second} have no number in common. Give two folders of the same profile.")
@@ -114,8 +113,7 @@ def committed(folder: Path, into: Path) -> Path:
         done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         raise DataError(f"No results of {name} are committed. Give two folders.") from None
-    with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
-        archive.extractall(into)
+    zipfile.ZipFile(io.BytesIO(done.stdout)).extractall(into)
     return into / name
 
 
