@@ -217,7 +217,10 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     write_notebook(folder, "exits", "import sys; sys.exit(0)", ENDS)
     write_notebook(folder, "dies", "import os\nif profile: os._exit(1)", ENDS)
     write_notebook(folder, "leaks", "import os; os.environ['WSOLKIT_LEAK'] = '1'", ENDS)
-    write_notebook(folder, "sees", "import os; assert 'WSOLKIT_LEAK' not in os.environ", ENDS)
+    see = "import os; assert 'WSOLKIT_LEAK' not in os.environ and os.environ['WSOLKIT_JOBS'] == '1'"
+    write_notebook(folder, "sees", see, ENDS)
+    write_notebook(folder, "claims", "import os; print(os.environ['WSOLKIT_JOBS'])")
+    write_notebook(folder, "tuning", "print('only if it is named')")
     write_notebook(folder, "untold", "print(1)", parameters=None)
     for name, content in DAMAGED.items():
         (folder / f"{name}.ipynb").write_bytes(content)
@@ -229,7 +232,7 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     assert code == 1
     lines = re.findall(r"^(done|failed|skipped) +(\S.*?) +[\d.]+ s", out, re.MULTILINE)
     ended = {name: state for state, name in lines}
-    good = {"my own ü {y} #2", "plain", "no_runs", "bare", "exits", "leaks", "sees"}
+    good = {"my own ü {y} #2", "plain", "no_runs", "bare", "exits", "leaks", "sees", "claims"}
     assert ended == dict.fromkeys(good, "done") | dict.fromkeys(["bad", "dies", "untold", *DAMAGED], "failed")
     assert "bad failed: cell 4:\n1 / (kept - 1)\n\nZeroDivisionError: division by zero" in errors
     assert re.search(
@@ -245,6 +248,7 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     assert executed["my own ü {y} #2"].cells[-1].outputs[0]["text"] == "1\n"
     assert executed["plain"].cells[-1].outputs[0]["text"] == "smoke 1.0\n"
     assert executed["bare"].cells[-1].outputs[0]["text"] == "smoke\n"
+    assert executed["claims"].cells[-1].outputs[0]["text"] == "2\n"
     assert not executed["bad"].cells[-1].outputs
     page = (tmp_path / "figures" / "smoke" / "index.html").read_text()
     assert "my%20own%20%C3%BC%20%7By%7D%20%232" in page

@@ -74,11 +74,12 @@ def test_other_seeds_and_unknown_parameters(store):
 
 
 def test_every_notebook_of_the_paper_profile_can_be_planned_without_data():
-    for each in planning.plan((), "paper").notebooks:
-        if each.notebook.stem == "tuning":
-            assert each.skipped == "Profile 'paper' lists no trials: its methods have their papers' values."
-        else:
-            assert each.recipes, (each.notebook.stem, each.problem)
+    batch = planning.plan((), "paper").notebooks
+    assert sorted(each.notebook.stem for each in batch) == [name for name in NOTEBOOKS if name != "tuning"]
+    for each in batch:
+        assert each.recipes, (each.notebook.stem, each.problem)
+    (tuning,) = planning.plan(["tuning"], "paper").notebooks
+    assert tuning.skipped == "Profile 'paper' lists no trials: its methods have their papers' values."
 
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():

@@ -32,10 +32,14 @@ def test_sweeps_stay_where_the_method_allows(fg, bg, weight, share):
 
 
 def test_the_best_setting_is_the_run_of_the_tables(study):
-    experiments = sweeps.experiments(study, [("CUB", "VGG16"), ("CUB", "ResNet50")])
+    pairs = [("CUB", "VGG16"), ("CUB", "ResNet50")]
+    experiments = sweeps.experiments(study, pairs, every_setting=True)
     best = study.recipe()
     recipes = {key: study.recipe(**each) for key, each in experiments.items() if key[1] == "VGG16"}
     assert len(experiments) == 2 * len(recipes)
+    usual = sweeps.experiments(study, pairs)  # the profile has the ends alone of the second pair
+    assert usual.keys() < experiments.keys()
+    assert {key for key in usual if key[1] == "VGG16"} == recipes.keys()
     same = [option for (_, _, option, _), recipe in recipes.items() if recipe == best]
     assert same == list(sweeps.SWEEPS)
     assert len({recipe.key for recipe in recipes.values()}) == len(recipes) - len(same) + 1

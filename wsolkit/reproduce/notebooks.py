@@ -24,6 +24,9 @@ PATHS = ("data_root", "out_root", "images", "weights", "classes")
 #: What a batch of all notebooks starts with, because it is read first, and ends with, because it needs the rest.
 FIRST, LAST = ("00_tour", "table7_ablation"), ("claims",)
 
+#: What runs only if it is named: how the profiles' hyperparameters were chosen, which no other notebook needs.
+NAMED_ONLY = ("tuning",)
+
 #: Names that the annotation of a parameter may use.
 TYPES: Mapping[str, Any] = {kind.__name__: kind for kind in (str, int, float, bool, list, tuple, dict)} | {
     name: getattr(typing, name) for name in ("Any", "Dict", "List", "Literal", "Optional", "Sequence", "Tuple", "Union")

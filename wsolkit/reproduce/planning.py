@@ -112,15 +112,16 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     reaches this one. Others are not executed.
 
     Args:
-        names: which notebooks; none means all.
+        names: which notebooks; none means all but :data:`wsolkit.reproduce.notebooks.NAMED_ONLY`.
         profile: name of the profile; None means the notebooks' own default.
-        parameters: further parameters, checked against every notebook.
+        parameters: further parameters, checked against each of them.
 
     Raises:
         WsolkitError: for an unknown notebook, profile or parameter.
     """
     given = notebooks.complete(parameters or {}, profile)
-    plans = [_checked(notebook, given) for notebook in notebooks.find(names)]
+    asked = [notebook for notebook in notebooks.find(names) if names or notebook.stem not in notebooks.NAMED_ONLY]
+    plans = [_checked(notebook, given) for notebook in asked]
     variables = notebooks.variables(given["profile"]) | {PLAN_VARIABLE: "1"}
     with ThreadPoolExecutor(cores()) as threads:
         return Plan(given, tuple(threads.map(_asked, plans, repeat(variables))))

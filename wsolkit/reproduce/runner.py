@@ -94,7 +94,7 @@ def reproduce(
     that cannot be planned trains what it wants by itself.
 
     Args:
-        names: which notebooks; none means all.
+        names: which notebooks; none means all but :data:`wsolkit.reproduce.notebooks.NAMED_ONLY`.
         profile: name of the profile; None means the notebooks' own default.
         parameters: further parameters, each checked against every notebook before anything runs.
         jobs: runs and notebooks at once; None means `wsolkit.study.study.default_jobs`.
@@ -134,9 +134,7 @@ def reproduce(
 
     slots = jobs or default_jobs(machine.torch_device())
     with worker_pool(slots) as (pool, wanted), tempfile.TemporaryDirectory() as watched:
-        # A kernel trains one run at a time, and leaves the other notebooks their cores.
-        modest = {JOBS_VARIABLE: "1", "OMP_NUM_THREADS": str(max(1, cores() // slots))}
-        variables = notebooks.variables(given["profile"]) | modest
+        variables = notebooks.variables(given["profile"]) | {"OMP_NUM_THREADS": str(max(1, cores() // slots))}
         tasks: dict[Recipe | Path, Task] = {}
         for number, each in enumerate(plan.notebooks):
             name, executed = each.notebook.stem, out / each.notebook.name
@@ -148,7 +146,10 @@ def reproduce(
                 report(each.notebook, Outcome(name, executed, unchanged=True))
                 continue
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
-            job = _Job(each.notebook, executed, each.parameters, variables, Path(watched, str(number)), each.problem)
+            # A kernel trains one run at a time, and leaves the other notebooks their cores; the last has no others.
+            at_once = {JOBS_VARIABLE: str(slots if name in notebooks.LAST else 1)}
+            bars = Path(watched, str(number))
+            job = _Job(each.notebook, executed, each.parameters, variables | at_once, bars, each.problem)
             tasks[each.notebook] = Task(each.notebook, _execute, (job, wanted), frozenset(needed))
         trained, begun = 0, set()
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:

@@ -63,7 +63,8 @@ class Profile:
         published_values: take training fields and method options from the paper, not from this profile.
         caveat: a warning for every figure and the gallery; empty if the numbers mean what they say.
         sweep_seeds: seeds of every setting of a hyperparameter sweep.
-        sweep_ends: sweeps have the lowest and the highest setting beside the best, and none between.
+        sweep_ends: pairs of data set and backbone, by the paper's names, whose sweeps have the lowest and the highest
+            setting beside the best, and none between.
         max_seeds: seeds up to which undecided claims are repeated; 0 for no more than ``seeds``.
         budget_minutes: minutes of training, summed over the runs, that such repetitions may take.
         rivals: data sets and backbones, by the paper's names, on which tables train other people's methods as well,
@@ -86,7 +87,7 @@ class Profile:
     published_values: bool = False
     caveat: str = ""
     sweep_seeds: tuple[int, ...] = (0,)
-    sweep_ends: bool = False
+    sweep_ends: tuple[tuple[str, str], ...] = ()
     max_seeds: int = 0
     budget_minutes: float = 0.0
     rivals: tuple[tuple[str, str], ...] = ()
