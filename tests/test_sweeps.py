@@ -33,7 +33,7 @@ def test_sweeps_stay_where_the_method_allows(fg, bg, weight, share):
 
 def test_the_best_setting_is_the_run_of_the_tables(study):
     pairs = [("CUB", "VGG16"), ("CUB", "ResNet50")]
-    experiments = sweeps.experiments(study, pairs, every_setting=True)
+    experiments = sweeps.experiments(study, pairs, every=True)
     best = study.recipe()
     recipes = {key: study.recipe(**each) for key, each in experiments.items() if key[1] == "VGG16"}
     assert len(experiments) == 2 * len(recipes)

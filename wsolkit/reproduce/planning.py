@@ -120,7 +120,7 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
         WsolkitError: for an unknown notebook, profile or parameter.
     """
     given = notebooks.complete(parameters or {}, profile)
-    asked = [notebook for notebook in notebooks.find(names) if names or notebook.stem not in notebooks.NAMED_ONLY]
+    asked = (each for each in notebooks.find(names) if names or each.stem not in notebooks.NAMED_ONLY)
     plans = [_checked(notebook, given) for notebook in asked]
     variables = notebooks.variables(given["profile"]) | {PLAN_VARIABLE: "1"}
     with ThreadPoolExecutor(cores()) as threads:

@@ -147,11 +147,10 @@ def reproduce(
                 continue
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
             # A kernel trains one run at a time, and leaves the other notebooks their cores; the last has no others.
-            at_once = {JOBS_VARIABLE: str(slots if name in notebooks.LAST else 1)}
-            bars = Path(watched, str(number))
-            job = _Job(each.notebook, executed, each.parameters, variables | at_once, bars, each.problem)
+            own = variables | {JOBS_VARIABLE: str(slots if name in notebooks.LAST else 1)}
+            job = _Job(each.notebook, executed, each.parameters, own, Path(watched, str(number)), each.problem)
             tasks[each.notebook] = Task(each.notebook, _execute, (job, wanted), frozenset(needed))
-        trained, begun = 0, set()
+        trained, begun = 0, set[Recipe]()
         with progress(title="runs and notebooks", total=len(tasks), unit="task") as bar:
             for ended, running in run_tasks(pool, list(tasks.values()), slots, elsewhere):
                 for done in ended:
@@ -162,10 +161,9 @@ def reproduce(
                     trained += 1
                     how = f"failed ({done.error})" if done.error else "is there"
                     logger.info("run %d of %d %s: %s", trained, len(runs), how, _named(done.task.name, store))
-                for recipe in [task.name for task in running if isinstance(task.name, Recipe)]:
-                    if recipe not in begun:
-                        logger.info("run begins: %s", _named(recipe, store))
-                        begun.add(recipe)
+                for recipe in {task.name for task in running if isinstance(task.name, Recipe)} - begun:
+                    logger.info("run begins: %s", _named(recipe, store))
+                    begun.add(recipe)
                 bar.update(len(ended))
                 bar.set_postfix_str(" | ".join(_state(task, store) for task in running[:SHOWN]))
     return [outcomes[each.notebook] for each in plan.notebooks]

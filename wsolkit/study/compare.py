@@ -79,8 +79,7 @@ def in_one_line(found: pd.DataFrame, changed: pd.DataFrame) -> str:
     count = found["state"].value_counts()
     agree = count.get("equal", 0) + count.get("within", 0)
     said = f"{agree:,} of {len(found):,} numbers ({100 * agree / len(found):.1f}%) agree within their intervals"
-    opposite = len(contradictory(changed))
-    return f"{said}; {len(changed)} verdicts differ, {opposite} of them contradict each other"
+    return f"{said}; {len(changed)} verdicts differ, {len(contradictory(changed))} of them contradict each other"
 
 
 def by_notebook(found: pd.DataFrame) -> pd.DataFrame:

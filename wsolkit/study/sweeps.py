@@ -57,21 +57,19 @@ def settings(best: Mapping[str, Any], only_ends: bool = False) -> list[tuple[str
     return [key for key, options in zip(every, changed, strict=True) if options["tau_bg"] < options["tau_fg"]]
 
 
-def experiments(
-    study: Study, pairs: Sequence[tuple[str, str]], every_setting: bool = False
-) -> dict[Point, dict[str, Any]]:
+def experiments(study: Study, pairs: Sequence[tuple[str, str]], every: bool = False) -> dict[Point, dict[str, Any]]:
     """The experiments of all sweeps, for `wsolkit.study.study.Study.train`; the best settings are the tables' run.
 
     Args:
         study: the notebook's study.
         pairs: data set and backbone, by the paper's names.
-        every_setting: all settings, also of pairs of which the profile trains the ends alone.
+        every: all settings, also of pairs of which the profile trains the ends alone.
     """
     found: dict[Point, dict[str, Any]] = {}
     for dataset, backbone in pairs:
         block = {"dataset": dataset, "backbone": backbone}
         best = study.recipe(**block).method_options
-        chosen = settings(best, (dataset, backbone) in study.profile.sweep_ends and not every_setting)
+        chosen = settings(best, (dataset, backbone) in study.profile.sweep_ends and not every)
         found |= {(dataset, backbone, o, v): block if v == best[o] else {**block, o: v} for o, v in chosen}
     return found
 
