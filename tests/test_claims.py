@@ -2,6 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import tiny_recipe
 from wsolkit import methods, published
@@ -44,11 +46,21 @@ def test_verdicts_by_hand(effect, relation, margin, verdict):
 
 
 def test_a_difference_too_small_to_count_refutes_an_improvement():
-    assert judge(Effect(0.01, -0.002, 0.018), "above", 0.0, negligible=0.02) == "not reproduced"
+    assert judge(Effect(0.004, -0.008, 0.016), "above", 0.0, negligible=0.02) == "not reproduced"
+    assert judge(Effect(-0.01, -0.02, 0.0), "above", 0.0, negligible=0.02) == "not reproduced"
     assert judge(Effect(0.01, -0.002, 0.022), "above", 0.0, negligible=0.02) == "inconclusive"
     assert judge(Effect(0.01, 0.002, 0.018), "above", 0.0, negligible=0.02) == "reproduced"
     assert judge(Effect(0.05, 0.03, 0.07), "above", 0.05, negligible=0.02) == "inconclusive"
     assert judge(Effect(0.01, -0.002, 0.018), "within", 0.01, negligible=0.02) == "inconclusive"
+
+
+@given(st.floats(0, 0.02), st.floats(0.0001, 0.02))
+def test_no_hair_turns_a_claim_into_its_opposite(difference, half_width):
+    """Two intervals of one width whose verdicts are opposite lie a quarter of it apart, at least."""
+    first = judge(Effect(difference, difference - half_width, difference + half_width), "above", 0.0, 0.02)
+    for moved in (difference - 0.49 * half_width, difference + 0.49 * half_width):
+        second = judge(Effect(moved, moved - half_width, moved + half_width), "above", 0.0, 0.02)
+        assert {first, second} != {"reproduced", "not reproduced"}
 
 
 def test_a_claim_holds_if_all_its_parts_do():

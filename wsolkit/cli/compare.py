@@ -42,8 +42,7 @@ def compare(
                 raise
             typer.echo(f"not compared: {error}")
             return
-        both = {"first": before, "second": here}
-        made = [f"{name}: {'; '.join(compare.made_on(folder))}" for name, folder in both.items()]
+        made = [f"{name}: {'; '.join(compare.made_on(of))}" for name, of in (("first", before), ("second", here))]
     if brief:
         typer.echo(f"compared with the committed results: {compare.in_one_line(found, changed)}")
         return

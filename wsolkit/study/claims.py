@@ -66,7 +66,7 @@ class Comparison:
         baseline_quantity: what is measured of ``baseline``; None for the same quantity.
         relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
-        negligible: an ``"above"`` that cannot exceed this either is refuted; in the unit of the quantity.
+        negligible: an ``"above"`` around zero that cannot exceed this is refuted; in the unit of the quantity.
 
     Raises:
         RecipeError: for an unknown quantity.
@@ -193,13 +193,15 @@ def judge(effect: Effect, relation: Relation, margin: float, negligible: float =
 
     Returns:
         ``"reproduced"`` where the whole interval agrees, ``"not reproduced"`` where none of it does, or nothing of it
-        is more than negligible.
+        is more than negligible and it lies around zero: a third as far below as above at least. Between a small
+        difference that is clear and one that is refuted there is room, so that a hair does not turn one into the other.
     """
     if relation == "within":
         inside = -margin <= effect.low and effect.high <= margin
         outside = effect.low > margin or effect.high < -margin
     else:
-        inside, outside = effect.low > margin, effect.high <= max(margin, negligible)
+        around_zero = 3 * effect.low <= -effect.high
+        inside, outside = effect.low > margin, effect.high <= (max(margin, negligible) if around_zero else margin)
     return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
 
 
