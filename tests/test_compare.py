@@ -86,10 +86,11 @@ def test_the_command_fails_where_two_folders_disagree(tmp_path):
     first, second = results(tmp_path / "first", VALUES), results(tmp_path / "second", VALUES, "not reproduced")
     same = CliRunner().invoke(cli.app, ["compare", str(first), str(first)])
     assert same.exit_code == 0
-    assert "3 of 3 numbers (100.0%) agree within their intervals; 0 verdicts differ" in same.output
+    assert "3 of 3 numbers (100.0%) agree within their intervals; 0 verdicts contradict each other, " in same.output
+    assert "each other, 0 claims are open in one alone" in same.output
     differ = CliRunner().invoke(cli.app, ["compare", str(first), str(second)])
     assert differ.exit_code == 1
-    assert "1 of them contradict each other" in differ.output
+    assert "1 verdicts contradict each other, 0 claims are open in one alone" in differ.output
     brief = CliRunner().invoke(cli.app, ["compare", str(first), str(second), "--brief"])
     assert (brief.exit_code, brief.output.count("\n")) == (0, 1)
 

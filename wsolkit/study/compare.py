@@ -76,10 +76,10 @@ def beyond_chance(found: pd.DataFrame) -> bool:
 
 def in_one_line(found: pd.DataFrame, changed: pd.DataFrame) -> str:
     """The whole comparison in a sentence."""
-    count = found["state"].value_counts()
-    agree = count.get("equal", 0) + count.get("within", 0)
+    agree = (found["state"] != "outside").sum()
     said = f"{agree:,} of {len(found):,} numbers ({100 * agree / len(found):.1f}%) agree within their intervals"
-    return f"{said}; {len(changed)} verdicts differ, {len(contradictory(changed))} of them contradict each other"
+    opposite = len(contradictory(changed))
+    return f"{said}; {opposite} verdicts contradict each other, {len(changed) - opposite} claims are open in one alone"
 
 
 def by_notebook(found: pd.DataFrame) -> pd.DataFrame:
