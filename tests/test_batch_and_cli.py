@@ -200,7 +200,7 @@ def home(tmp_path, monkeypatch):
 
 
 OPENS = "from wsolkit.study import open_study\nstudy = open_study('x', profile, [0])\n"
-ENDS = OPENS + "runs = study.train({'ours': {}})\nprint(len(runs['ours']))"
+ENDS = OPENS + "runs = study.train({'ours': {}})\nprint(len(runs['ours']), study.jobs)"
 COUNT = "with open('counts.txt', 'a') as file:\n    print(NAME, file=file)"
 
 
@@ -210,16 +210,13 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     write_notebook(folder, "my own ü {y} #2", "%matplotlib inline", ENDS)
     write_notebook(folder, "plain", COUNT.replace("NAME", "'plain'"), "print(profile, scale)")
     write_notebook(folder, "no_runs", OPENS + COUNT.replace("NAME", "study.notebook"))
-    write_notebook(
-        folder, "bare", "from wsolkit.study import open_study", "print(open_study('x').profile.name)", parameters=""
-    )
+    write_notebook(folder, "bare", "from wsolkit import study; print(study.open_study('x').profile.name)", parameters="")
     write_notebook(folder, "bad", "kept = 1", "1 / (kept - 1)", "print('never')")
     write_notebook(folder, "exits", "import sys; sys.exit(0)", ENDS)
     write_notebook(folder, "dies", "import os\nif profile: os._exit(1)", ENDS)
     write_notebook(folder, "leaks", "import os; os.environ['WSOLKIT_LEAK'] = '1'", ENDS)
-    see = "import os; assert 'WSOLKIT_LEAK' not in os.environ and os.environ['WSOLKIT_JOBS'] == '1'"
-    write_notebook(folder, "sees", see, ENDS)
-    write_notebook(folder, "claims", "import os; print(os.environ['WSOLKIT_JOBS'])")
+    write_notebook(folder, "sees", "import os; assert 'WSOLKIT_LEAK' not in os.environ", ENDS)
+    write_notebook(folder, "claims", OPENS + "assert study.jobs == 2")
     write_notebook(folder, "tuning", "print('only if it is named')")
     write_notebook(folder, "untold", "print(1)", parameters=None)
     for name, content in DAMAGED.items():
@@ -245,10 +242,9 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     assert sorted(path.name for path in folder.iterdir() if path.suffix != ".ipynb") == ["counts.txt"]
     assert (tmp_path / "the runs").is_dir()
     executed = {name: nbformat.read(tmp_path / "figures" / "smoke" / f"{name}.ipynb", 4) for name in (*good, "bad")}
-    assert executed["my own ü {y} #2"].cells[-1].outputs[0]["text"] == "1\n"
+    assert executed["my own ü {y} #2"].cells[-1].outputs[0]["text"] == "1 1\n"
     assert executed["plain"].cells[-1].outputs[0]["text"] == "smoke 1.0\n"
     assert executed["bare"].cells[-1].outputs[0]["text"] == "smoke\n"
-    assert executed["claims"].cells[-1].outputs[0]["text"] == "2\n"
     assert not executed["bad"].cells[-1].outputs
     page = (tmp_path / "figures" / "smoke" / "index.html").read_text()
     assert "my%20own%20%C3%BC%20%7By%7D%20%232" in page

@@ -47,6 +47,7 @@ def test_verdicts_by_hand(effect, relation, margin, verdict):
 
 def test_a_difference_too_small_to_count_refutes_an_improvement():
     assert judge(Effect(0.004, -0.008, 0.016), "above", 0.0, negligible=0.02) == "not reproduced"
+    assert judge(Effect(0.008, -0.002, 0.018), "above", 0.0, negligible=0.02) == "inconclusive"
     assert judge(Effect(-0.01, -0.02, 0.0), "above", 0.0, negligible=0.02) == "not reproduced"
     assert judge(Effect(0.01, -0.002, 0.022), "above", 0.0, negligible=0.02) == "inconclusive"
     assert judge(Effect(0.01, 0.002, 0.018), "above", 0.0, negligible=0.02) == "reproduced"
