@@ -210,14 +210,15 @@ def test_every_notebook_of_a_batch_ends_in_a_line_that_says_how(tmp_path, monkey
     write_notebook(folder, "my own ü {y} #2", "%matplotlib inline", ENDS)
     write_notebook(folder, "plain", COUNT.replace("NAME", "'plain'"), "print(profile, scale)")
     write_notebook(folder, "no_runs", OPENS + COUNT.replace("NAME", "study.notebook"))
-    write_notebook(folder, "bare", "from wsolkit import study; print(study.open_study('x').profile.name)", parameters="")
+    write_notebook(
+        folder, "bare", "from wsolkit.study import open_study", "print(open_study('x').profile.name)", parameters=""
+    )
     write_notebook(folder, "bad", "kept = 1", "1 / (kept - 1)", "print('never')")
     write_notebook(folder, "exits", "import sys; sys.exit(0)", ENDS)
     write_notebook(folder, "dies", "import os\nif profile: os._exit(1)", ENDS)
     write_notebook(folder, "leaks", "import os; os.environ['WSOLKIT_LEAK'] = '1'", ENDS)
     write_notebook(folder, "sees", "import os; assert 'WSOLKIT_LEAK' not in os.environ", ENDS)
     write_notebook(folder, "claims", OPENS + "assert study.jobs == 2")
-    write_notebook(folder, "tuning", "print('only if it is named')")
     write_notebook(folder, "untold", "print(1)", parameters=None)
     for name, content in DAMAGED.items():
         (folder / f"{name}.ipynb").write_bytes(content)
