@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from wsolkit import methods
-from wsolkit.study.tables import SMALL, V2_NAMES
+from wsolkit.study.tables import METRIC_NAMES, SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
@@ -115,16 +115,14 @@ def tuning(folder: Path) -> str:
 def equal_trials(folder: Path) -> str:
     """Ours with the best of the paper's settings beside every method: means and deviations, and how far it is above."""
     summary = pd.read_csv(folder / "tuning_equal.csv").sort_values("max_box_acc_v2", ascending=False)
-    names = {"max_box_acc_v2": "MaxBoxAccV2", "gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc"}
+    known, metrics = V2_NAMES | METRIC_NAMES, ("max_box_acc_v2", "gt_known_loc", "top1_loc")
     lines = [
-        [
-            row["method"],
-            *(f"{row[metric]:.1f} ± {row[f'{metric}_sd']:.1f}" for metric in names),
-            "" if pd.isna(row["gt_known_loc_below"]) else row["gt_known_loc_below"],
-        ]
-        for row in summary.to_dict("records")
+        [row["method"], *(f"{row[m]:.1f} ± {row[f'{m}_sd']:.1f}" for m in metrics), row["gt_known_loc_below"]]
+        for row in summary.fillna({"gt_known_loc_below": ""}).to_dict("records")
     ]
-    return _markdown(["method", *names.values(), "the paper's settings above it, GT-known [95%]"], lines)
+    return _markdown(
+        ["method", *(known[metric] for metric in metrics), "the paper's settings above it, GT-known [95%]"], lines
+    )
 
 
 def maps(folder: Path) -> str:
