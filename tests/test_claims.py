@@ -203,6 +203,20 @@ def test_a_budget_ends_the_repetitions(known):
     assert all_of_it == 12
 
 
+@pytest.mark.parametrize("stretched", [1, 1000])
+def test_what_is_no_rate_is_judged_by_its_size(known, stretched):
+    """A tenth of a per cent either way is no effect, whatever the unit; a third is one."""
+    rng = np.random.default_rng(0)
+    largest = rng.uniform(8, 12, (12, 400))
+    changed = {"sim": 1 + rng.normal(0, 0.001, (12, 400)), "drop": 4 / 3}
+    known.values = {VANILLA: stretched * largest}
+    known.values |= {experiment(name): stretched * largest * factor for name, factor in changed.items()}
+    listed = [Claim(name, "", "", name, "vanilla", quantity="largest F") for name in changed]
+    checked = check(listed, known).set_index("claim")
+    assert checked["verdict"].to_dict() == {"sim": "not reproduced", "drop": "reproduced"}
+    assert checked["negligible"].to_numpy() == pytest.approx(0.02 * stretched * largest[:3].mean())
+
+
 def test_a_look_that_is_not_trained_leaves_the_one_before(known):
     """With ``train`` off an experiment counts at a look if all of its runs are there."""
     claim, known.available = slight(known), {FULL: 4, VANILLA: 3}

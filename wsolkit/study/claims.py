@@ -23,7 +23,7 @@ import pydantic
 from wsolkit import methods, published
 from wsolkit.errors import NotInProfileError, unknown
 from wsolkit.study import sweeps, tables
-from wsolkit.study.quantities import QUANTITIES, Measured
+from wsolkit.study.quantities import NO_RATES, QUANTITIES, Measured
 from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
 from wsolkit.study.study import Study
 from wsolkit.system.plugins import parse_options
@@ -38,7 +38,8 @@ Verdict = Literal["not measured", "not reproduced", "inconclusive", "reproduced"
 #: Keyword arguments of `wsolkit.study.study.Study.recipe`, as a key; made by `experiment`.
 Experiment = tuple[tuple[str, Any], ...]
 
-#: Two points: a smaller difference is not what the paper means by better, and is what its "little" is taken to be.
+#: Two points, or 2% of what is no rate: less is not what the paper means by better, and is what its "little" is taken
+#: to be.
 NEGLIGIBLE = 0.02
 
 #: Where neither network localizes this share of the images, the order of two curves means nothing.
@@ -66,7 +67,8 @@ class Comparison:
         baseline_quantity: what is measured of ``baseline``; None for the same quantity.
         relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
-        negligible: an ``"above"`` around zero that cannot exceed this is refuted; in the unit of the quantity.
+        negligible: an ``"above"`` around zero that cannot exceed this is refuted; in the unit of the quantity, or for one
+            of `wsolkit.study.quantities.NO_RATES` as a share of the baseline's mean.
 
     Raises:
         RecipeError: for an unknown quantity.
@@ -317,21 +319,22 @@ def _measured(
     All parts must hold for the claim to be reproduced, so none needs more confidence for being one of several; a single
     one that fails is enough to refute it, so that needs the confidence of all together.
     """
-    shown = Effect(np.nan, np.nan, np.nan)
+    shown, negligible = Effect(np.nan, np.nan, np.nan), part.negligible
     verdicts: list[Verdict] = []
     if all(sides):
-        values = map(evidence, sides, (part.quantity, part.baseline_quantity or part.quantity))
-        pairs = curves(*values)
+        ours, baseline = map(evidence, sides, (part.quantity, part.baseline_quantity or part.quantity))
+        pairs = curves(ours, baseline)
+        negligible *= baseline.mean() if part.quantity in NO_RATES else 1
         tests = parts * max(1, len(pairs))
         holding = [paired_effect(*pair, confidence_at(look, planned.at)) for pair in pairs]
         failing = [paired_effect(*pair, confidence_at(look, planned.at, tests)) for pair in pairs]
         for holds, fails in zip(holding, failing, strict=True):
             agrees = judge(holds, part.relation, part.margin) == "reproduced"
-            refuted = judge(fails, part.relation, part.margin, part.negligible) == "not reproduced"
+            refuted = judge(fails, part.relation, part.margin, negligible) == "not reproduced"
             verdicts.append("reproduced" if agrees else "not reproduced" if refuted else "inconclusive")
         decisive = [each for each, verdict in zip(holding, verdicts, strict=True) if verdict == together(verdicts)]
         shown = min(decisive, key=lambda effect: effect.low, default=shown)
-    asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin", "negligible")}
+    asked = {name: getattr(part, name) for name in ("quantity", "relation", "margin")} | {"negligible": negligible}
     verdict = together(verdicts or ["not measured"])
     return {"part": describe(part), **asked, **asdict(shown), "seeds": min(map(len, sides)), "part_verdict": verdict}
 
@@ -379,11 +382,11 @@ def _in_words(part: pd.Series, parts: int) -> str:
     more = f" (shown: one of {parts} parts)" if parts > 1 else ""
     if np.isnan(part["difference"]):
         return f"{part['part']}: not measured{more}"
-    scale, unit = (1, "") if part["quantity"] == "largest F" else (100, " points")
+    scale, unit = (1, "") if part["quantity"] in NO_RATES else (100, " points")
     difference, low, high = (part[name] * scale for name in ("difference", "low", "high"))
     sign = "within ±" if part["relation"] == "within" else "above "
     asked = f", asked {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
     if part["part_verdict"] == "not reproduced" and part["relation"] == "above" and high > part["margin"] * scale:
-        asked += f", less than the {part['negligible'] * scale:g}{unit} that count"
+        asked += f", less than the {part['negligible'] * scale:.2g}{unit} that count"
     found = tables.with_interval(difference, low, high)
     return f"{part['part']}: {found}{unit}{asked}, {part['seeds']} repetitions{more}"

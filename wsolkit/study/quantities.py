@@ -18,6 +18,9 @@ from wsolkit.training.run_store import Run
 #: Similarity above which a cell counts as strongly aligned; the paper says "large" and shows it in Fig. 7(a).
 LARGE_SIMILARITY = 0.5
 
+#: Quantities in a unit of their own, which training may stretch.
+NO_RATES = frozenset({"largest F"})
+
 #: Score maps held in memory at once.
 CHUNK = 256
 
