@@ -13,11 +13,11 @@ from wsolkit.system import folders
 VALUES = {"vanilla": [0.50, 0.52, 0.54], "ours": [0.80, 0.81, 0.82], "centred box": [0.6]}
 
 
-def results(folder, values, verdict="reproduced"):
-    folder.mkdir()
+def results(folder, values, verdict="reproduced", notebook="table7_ablation"):
+    folder.mkdir(exist_ok=True)
     rows = [
         {
-            "table": "7",
+            "table": notebook,
             "row": row,
             "metric": "gt_known_loc",
             "value": value,
@@ -28,8 +28,8 @@ def results(folder, values, verdict="reproduced"):
         for row, group in values.items()
         for seed, value in enumerate(group)
     ]
-    table = pd.DataFrame(rows).reindex(columns=[*TIDY, "dataset"]).assign(notebook="table7_ablation")
-    table.to_csv(folder / "table7_ablation.csv", index=False)
+    table = pd.DataFrame(rows).reindex(columns=[*TIDY, "dataset"]).assign(notebook=notebook)
+    table.to_csv(folder / f"{notebook}.csv", index=False)
     pd.DataFrame({"claim": ["drop helps"], "verdict": [verdict]}).to_csv(folder / "claims_summary.csv", index=False)
     made = pd.DataFrame({"recipe": ["a"], "device": ["cpu"], "processor": ["Abacus AVX9"], "torch": ["2.9"]})
     made.to_csv(folder / "table7_ablation_runs.csv", index=False)
@@ -57,6 +57,15 @@ def test_a_number_with_one_repetition_borrows_the_deviation_of_its_kind(tmp_path
     assert states(first, far)["swept"] == "outside"
 
 
+def test_where_nothing_of_its_kind_has_more_it_borrows_that_of_its_metric(tmp_path):
+    """As a sweep of single runs does, beside a table of the same metric."""
+    made = {name: results(tmp_path / name, VALUES) for name in ("first", "near", "far")}
+    for folder, value in zip(made.values(), (0.70, 0.72, 0.90), strict=True):
+        results(folder, {"swept": [value]}, notebook="fig8_sensitivity")
+    assert states(made["first"], made["near"])["swept"] == "within"
+    assert states(made["first"], made["far"])["swept"] == "outside"
+
+
 def test_what_has_no_seeds_must_be_equal(tmp_path):
     first = results(tmp_path / "first", {"centred box": [0.6]})
     assert states(first, results(tmp_path / "second", {"centred box": [0.61]})).item() == "outside"
@@ -82,7 +91,7 @@ def test_verdicts_may_change_but_not_contradict_each_other(tmp_path):
     assert compare.verdicts(first, unmeasured).empty
 
 
-def test_the_command_fails_where_two_folders_disagree(tmp_path):
+def test_the_command_fails_where_two_madedisagree(tmp_path):
     first, second = results(tmp_path / "first", VALUES), results(tmp_path / "second", VALUES, "not reproduced")
     same = CliRunner().invoke(cli.app, ["compare", str(first), str(first)])
     assert same.exit_code == 0
@@ -95,7 +104,7 @@ def test_the_command_fails_where_two_folders_disagree(tmp_path):
     assert (brief.exit_code, brief.output.count("\n")) == (0, 1)
 
 
-def test_folders_that_cannot_be_compared_are_named(tmp_path):
+def test_madethat_cannot_be_compared_are_named(tmp_path):
     first = results(tmp_path / "first", VALUES)
     with pytest.raises(DataError, match="has no tables of results"):
         compare.numbers(first, tmp_path)

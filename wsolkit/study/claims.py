@@ -67,8 +67,8 @@ class Comparison:
         baseline_quantity: what is measured of ``baseline``; None for the same quantity.
         relation: ``"above"``: the difference exceeds ``margin``; ``"within"``: its size is ``margin`` at most.
         margin: in the unit of the quantity; a fraction for rates.
-        negligible: an ``"above"`` around zero that cannot exceed this is refuted; in the unit of the quantity, or for one
-            of `wsolkit.study.quantities.NO_RATES` as a share of the baseline's mean.
+        negligible: an ``"above"`` around zero that cannot exceed this is refuted; in the unit of the quantity, and for
+            one of `wsolkit.study.quantities.NO_RATES` a share of the baseline's mean.
 
     Raises:
         RecipeError: for an unknown quantity.

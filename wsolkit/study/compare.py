@@ -44,13 +44,14 @@ def numbers(first: Path, second: Path) -> pd.DataFrame:
     Raises:
         DataError: if a folder has no tables, or the two have no number in common.
     """
-    parts = []
     mine, others = _tables(first), _tables(second)
-    for name in mine.keys() & others.keys():
-        parts.append(_agreement(_by_number(mine[name]), _by_number(others[name])).assign(notebook=name))
-    found = pd.concat(parts) if parts else pd.DataFrame()
-    if found.empty:
+    shared = mine.keys() & others.keys()
+    sides = ([_by_number(tables[name]) for name in shared] for tables in (mine, others))
+    parts = [one.add_suffix("_1").join(two.add_suffix("_2"), how="inner") for one, two in zip(*sides, strict=True)]
+    both = pd.concat(parts) if parts else pd.DataFrame()
+    if both.empty:
         raise DataError(f"{first} and {second} have no number in common. Give two folders of the same profile.")
+    found = _agreement(both.reset_index())
     return found.sort_values(["notebook", "number"], ignore_index=True)
 
 
@@ -126,7 +127,7 @@ def _tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _by_number(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, variance and repetitions of every number, and which numbers are of a kind."""
+    """Mean, squared deviations and repetitions of every number, and which numbers are of a kind."""
     if "image_id" in table:
         table = table[table["image_id"].isna()]
     table = table[~table["metric"].isin({"density"})]
@@ -134,28 +135,22 @@ def _by_number(table: pd.DataFrame) -> pd.DataFrame:
     parts = table[names].astype(object).where(table[names].notna(), "").astype(str)
     kind = parts["table"] + ", " + parts["metric"]
     number = [", ".join(filter(None, row)) for row in parts.drop(columns="notebook").itertuples(index=False)]
-    groups = table.assign(kind=kind, number=number).groupby("number", sort=False)
-    return groups.agg(
-        mean=("value", "mean"), variance=("value", "var"), count=("value", "size"), kind=("kind", "first")
-    )
+    groups = table.assign(kind=kind, number=number).groupby(["notebook", "number"], sort=False)
+    first = {"kind": ("kind", "first"), "metric": ("metric", "first")}
+    squares = ("value", lambda values: values.var(ddof=0) * len(values))
+    return groups.agg(mean=("value", "mean"), squares=squares, count=("value", "size"), **first)
 
 
-def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    both = first.add_suffix("_1").join(second.add_suffix("_2"), how="inner")
-    freedom = both["count_1"] + both["count_2"] - 2
-    squares = _squares(both, "1") + _squares(both, "2")
-    # A number with one repetition borrows the deviation of its kind.
-    kinds = pd.DataFrame({"kind": both["kind_1"], "squares": squares, "freedom": freedom}).groupby("kind")
-    pooled, pooled_freedom = kinds["squares"].transform("sum"), kinds["freedom"].transform("sum")
-    squares, freedom = squares.where(freedom > 0, pooled), freedom.where(freedom > 0, pooled_freedom)
+def _agreement(both: pd.DataFrame) -> pd.DataFrame:
+    squares, freedom = both["squares_1"] + both["squares_2"], both["count_1"] + both["count_2"] - 2
+    known = own = pd.DataFrame({"squares": squares, "freedom": freedom})
+    # A number with one repetition borrows the deviation of its kind, and if all of those have one, of its metric.
+    for alike in ("kind_1", "metric_1"):
+        known = known.where(known["freedom"] > 0, own.groupby(both[alike]).transform("sum"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(squares / freedom * (1 / both["count_1"] + 1 / both["count_2"]))
-        half = (stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error).fillna(0.0)
+        error = np.sqrt(known["squares"] / known["freedom"] * (1 / both["count_1"] + 1 / both["count_2"]))
+        half = (stats.t.ppf((1 + CONFIDENCE) / 2, known["freedom"]) * error).fillna(0.0)
     difference = (both["mean_1"] - both["mean_2"]).abs()
     states = np.select([difference <= ROUNDING, difference <= half], ["equal", "within"], "outside")
     columns = {"first": both["mean_1"], "second": both["mean_2"], "half_width": half, "state": states}
-    return pd.DataFrame(columns).reset_index()
-
-
-def _squares(both: pd.DataFrame, side: str) -> pd.Series:
-    return both[f"variance_{side}"].fillna(0.0) * (both[f"count_{side}"] - 1)
+    return both[["notebook", "number"]].assign(**columns)
