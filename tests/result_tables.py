@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from wsolkit import methods
+from wsolkit.study import compare
 from wsolkit.study.tables import METRIC_NAMES, SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +15,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 DEMO = ROOT / "figures" / "demo"
 PHOTOS = ROOT / "figures" / "photos"
 PRETRAININGS = tuple(DEMO / f"pretraining-{number}" for number in (1, 2))
+MACHINES = {"AMD EPYC, AVX2": DEMO / "machine-amd", "the first, held to SSE4.1": DEMO / "machine-sse41"}
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 HEADS = ("Top-1 Loc", "paper", "Top-5 Loc", "paper", "GT-known Loc", "paper")
 JUDGED = {"all": "gt_known_loc", "largest box at most half": SMALL}
@@ -25,7 +27,9 @@ def filled(text: str) -> str:
     tables = {
         "table 7": table7(DEMO),
         "claims": claims(DEMO, PRETRAININGS),
-        "table 7, pretrainings": pretrained(DEMO, PRETRAININGS),
+        "table 7, pretrainings": ablations(dict(zip(("published", "1", "2"), (DEMO, *PRETRAININGS), strict=True))),
+        "table 7, machines": ablations({"Intel Xeon, AVX-512": DEMO, **MACHINES}),
+        "machines": machines(DEMO, MACHINES),
         "table 4": table4(DEMO),
         "tuning": tuning(DEMO),
         "equal trials": equal_trials(DEMO),
@@ -156,17 +160,29 @@ def claims(folder: Path, others: Sequence[Path] = ()) -> str:
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
 
 
-def pretrained(published: Path, others: Sequence[Path]) -> str:
-    """Tab. 7 from the published weights and from other pretrainings: mean and deviation over the seeds."""
-    summaries = [pd.read_csv(folder / "table7_ablation_summary.csv") for folder in (published, *others)]
+def ablations(folders: Mapping[str, Path]) -> str:
+    """Tab. 7 from several folders by name: mean and deviation over the seeds."""
+    summaries = {name: pd.read_csv(folder / "table7_ablation_summary.csv") for name, folder in folders.items()}
     heads, columns = ["loss terms"], []
-    for metric, name in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
-        for number, summary in enumerate(summaries):
-            heads.append(f"{name}, {number or 'published'}")
+    for metric, label in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
+        for name, summary in summaries.items():
+            heads.append(f"{label}, {name}")
             cells = summary[summary["metric"] == metric].iterrows()
             columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in cells}))
     table = pd.concat(columns, axis=1).dropna()
     return _markdown(heads, [[row, *cells] for row, *cells in table.itertuples()])
+
+
+def machines(first: Path, others: Mapping[str, Path]) -> str:
+    """How many numbers of other machines are those of the first, and how many verdicts."""
+    lines = []
+    for name, folder in others.items():
+        numbers, changed = compare.numbers(first, folder), compare.verdicts(first, folder)
+        states = [(numbers["state"] == state).sum() for state in ("equal", "within", "outside")]
+        opposite = len(compare.contradictory(changed))
+        lines.append([name, *map(str, (len(numbers), *states, opposite, len(changed) - opposite))])
+    heads = ("compared with", "numbers", "equal", "within the interval", "outside", "opposite verdicts")
+    return _markdown([*heads, "open in one alone"], lines)
 
 
 def counted(folders: Mapping[str, Path]) -> str:

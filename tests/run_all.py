@@ -8,13 +8,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: As many tests at once as there are cores; those of one file, and the cells of one notebook, in their order.
+PARALLEL = ["--numprocesses", "auto", "--dist", "loadfile"]
+
 STAGES = {
     "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
     "notebooks": [
         *["-m", "pytest", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
-        *["-p", "no:cacheprovider"],
+        *["-p", "no:cacheprovider", *PARALLEL],
     ],
-    "unit tests": ["-m", "pytest", "tests", "--numprocesses", "auto", "--dist", "loadfile"],
+    "unit tests": ["-m", "pytest", "tests", *PARALLEL],
 }
 
 

@@ -11,6 +11,7 @@ import yaml
 
 import wsolkit
 from tests import count_lines, result_tables
+from wsolkit.study import compare
 from wsolkit.system.folders import notebooks_root
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
@@ -93,7 +94,14 @@ def test_every_guarantee_has_its_test():
 def test_the_results_on_pages_are_those_of_the_csvs():
     texts = [page.read_text() for page in result_tables.PAGES]
     assert [result_tables.filled(text) for text in texts] == texts
-    assert sum(text.count("<!-- end -->") for text in texts) == 15
+    assert sum(text.count("<!-- end -->") for text in texts) == 17
+
+
+def test_other_machines_found_the_same():
+    """What is committed of them, against what the first found."""
+    for folder in result_tables.MACHINES.values():
+        assert not compare.beyond_chance(compare.numbers(result_tables.DEMO, folder))
+        assert compare.contradictory(compare.verdicts(result_tables.DEMO, folder)).empty
 
 
 def test_no_file_is_longer_than_the_house_allows():
