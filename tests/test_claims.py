@@ -87,12 +87,13 @@ class FakeStudy:
 
     def __init__(self, study, values, seeds=(0, 1, 2)):
         self.profile, self.recipe, self.seeds, self.values = study.profile, study.recipe, seeds, values
-        self.available, self.listed = {}, []
+        self.available, self.listed, self.asked = {}, [], []
 
     def seeds_up_to(self, count):
         return range(count)
 
     def train_at(self, experiments, seeds, train):
+        self.asked.append(set(experiments))
         known = [
             side for side in experiments if len(seeds[side]) <= self.available.get(side, 12) and side in self.values
         ]
@@ -189,6 +190,16 @@ def test_repetitions_go_to_what_is_open_until_it_is_decided(known):
     again = check([slight(known), sure], known, plan).set_index("claim")
     assert again.equals(checked)
     assert len(known.listed) == 2 * checked.loc["slight", "seeds"]
+
+
+def test_all_runs_of_a_look_are_asked_for_together(known):
+    """So that they can be trained side by side."""
+    claim = slight(known)
+    known.values[experiment("sim")] = np.random.default_rng(0).permuted(known.values[FULL])
+    other = Claim("open", "", "", "drop + sim + norm", "sim", relation="within", margin=0.002)
+    check([claim, other], known, claims.Plan((3, 4, 6), budget=1e6))
+    assert known.asked[:2] == [{FULL, VANILLA, experiment("sim")}] * 2
+    assert len(known.asked) == 3
 
 
 def test_a_budget_ends_the_repetitions(known):

@@ -230,7 +230,8 @@ class Plan:
 
     Attributes:
         at: seeds of each look at the runs, in order; see `wsolkit.study.statistics.looks`.
-        budget: minutes of training, summed over all runs beyond the first look, after which none are added.
+        budget: minutes of training, summed over all runs beyond the first look, after which none are added; a run is
+            taken to last as long as those before it of the same experiment.
     """
 
     at: tuple[int, ...]
@@ -280,24 +281,20 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
             for name, every in parts.items()
             if together(verdicts(name)) == "inconclusive"
         }
-        # The first look is shared with the tables, and trained in one go; later the cheapest claims come first.
-        groups = (
-            [[name] for name in sorted(still, key=lambda name: len(_sides(still[name])))] if look else [list(still)]
-        )
-        for group in groups:
-            sides = _sides(part for name in group for part in still[name])
-            wanted = {side: dict(side) for side in sides if len(runs.get(side, ())) < count}
-            if look and wanted and spent >= planned.budget:
+        wanted: dict[Experiment, dict[str, Any]] = {}
+        for name in sorted(still, key=lambda name: len(_sides(still[name]))):  # the cheapest claims come first
+            more = {s: dict(s) for s in _sides(still[name]) if s not in wanted and len(runs.get(s, ())) < count}
+            if look and more and spent >= planned.budget:
+                del still[name]
                 continue
-            new = study.train_at(wanted, dict.fromkeys(wanted, study.seeds_up_to(count)), train) if wanted else {}
-            if look:
-                added = [run for group in new.values() for run in group[planned.at[look - 1] :]]
-                spent += sum(run.info()["seconds"] for run in added) / 60
-            runs |= new
-            for name, part in [(each, part) for each in group for part in still[each]]:
-                both = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
-                if look == 0 or all(len(side) == count for side in both):
-                    found[name, part] = _measured(part, both, evidence, look, planned, len(parts[name]))
+            spent += sum(_minutes(runs.get(side, []), count) for side in more) if look else 0
+            wanted |= more
+        if wanted:
+            runs |= study.train_at(wanted, dict.fromkeys(wanted, study.seeds_up_to(count)), train)
+        for name, part in [(each, part) for each, open_parts in still.items() for part in open_parts]:
+            both = [runs.get(side, [])[:count] for side in (part.ours, part.baseline)]
+            if look == 0 or all(len(side) == count for side in both):
+                found[name, part] = _measured(part, both, evidence, look, planned, len(parts[name]))
     study.list_runs([run for group in runs.values() for run in group])
     rows = []
     for claim in claims:
@@ -305,6 +302,11 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
         verdict = together(verdicts(claim.name))
         rows += [said | found[claim.name, part] | {"verdict": verdict} for part in parts[claim.name]]
     return pd.DataFrame(rows)
+
+
+def _minutes(runs: Sequence[Run], count: int) -> float:
+    """What an experiment's next runs will take, if they take as long as those before."""
+    return (count - len(runs)) * sum(run.info()["seconds"] for run in runs) / max(1, len(runs)) / 60
 
 
 def _sides(parts: Iterable[Comparison]) -> dict[Experiment, None]:
