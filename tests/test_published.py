@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from wsolkit import published
+from wsolkit import methods, published
 from wsolkit.errors import RecipeError
 from wsolkit.training.recipes import Recipe
 
@@ -370,3 +370,14 @@ def test_differences_say_what_we_do():
     table = published.differences()
     assert list(table) == ["topic", "paper", "released", "here", "option"]
     assert (table != "").all().all()
+
+
+def test_what_the_benchmark_tuned_are_options_of_its_methods():
+    rows = pd.read_csv(Path(published.__file__).with_name("benchmark.csv"))
+    named = rows.dropna(subset="option")
+    for (method, _, _), group in named.groupby(["method", "dataset", "backbone"]):
+        options = dict(zip(group["option"], group["value"], strict=True))
+        assert methods.find(method, options).options.__dict__.items() >= options.items()
+    assert set(rows["method"]) == {"has", "acol", "spg", "adl", "cutmix"}
+    known = ["dataset", "backbone", "method", "theirs"]
+    assert rows[rows.duplicated(known)]["theirs"].tolist() == ["cutmix_prob"], "two versions of anything else"
