@@ -3,8 +3,8 @@
 ``table<N>.csv``: ``value`` in percent as printed, empty for a dash. ``hyperparameters.csv``: where each value comes
 from (the paper's text, the released configuration, or the authors' later word). ``differences.csv``: where paper and
 released code differ, which of them we follow, and the option that selects the other.
-``eil.csv``: the schedule of EIL's authors. ``benchmark.csv``: what the WSOL benchmark tuned of other methods, second hand
-(``docs/results.md`` says from where): ``option`` is our name, ``theirs`` the benchmark's, whose grid is in pixels.
+``eil.csv``: the schedule of EIL's authors. ``benchmark.csv``: what the WSOL benchmark tuned of other methods, second
+hand (``docs/results.md`` says from where): ``option`` is our name, ``theirs`` the benchmark's, whose grid is in pixels.
 """
 
 from importlib.resources import files
