@@ -91,7 +91,7 @@ def test_verdicts_may_change_but_not_contradict_each_other(tmp_path):
     assert compare.verdicts(first, unmeasured).empty
 
 
-def test_the_command_fails_where_two_madedisagree(tmp_path):
+def test_the_command_fails_where_two_folders_disagree(tmp_path):
     first, second = results(tmp_path / "first", VALUES), results(tmp_path / "second", VALUES, "not reproduced")
     same = CliRunner().invoke(cli.app, ["compare", str(first), str(first)])
     assert same.exit_code == 0
@@ -104,7 +104,7 @@ def test_the_command_fails_where_two_madedisagree(tmp_path):
     assert (brief.exit_code, brief.output.count("\n")) == (0, 1)
 
 
-def test_madethat_cannot_be_compared_are_named(tmp_path):
+def test_folders_that_cannot_be_compared_are_named(tmp_path):
     first = results(tmp_path / "first", VALUES)
     with pytest.raises(DataError, match="has no tables of results"):
         compare.numbers(first, tmp_path)
