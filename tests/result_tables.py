@@ -16,8 +16,7 @@ DEMO = ROOT / "figures" / "demo"
 PHOTOS = ROOT / "figures" / "photos"
 PRETRAININGS = tuple(DEMO / f"pretraining-{number}" for number in (1, 2))
 MACHINES = {"AMD EPYC, AVX2": DEMO / "machine-amd"}
-METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
-HEADS = ("Top-1 Loc", "paper", "Top-5 Loc", "paper", "GT-known Loc", "paper")
+HEADS = tuple(head for name in METRIC_NAMES.values() for head in (name, "paper"))
 JUDGED = {"all": "gt_known_loc", "largest box at most half": SMALL}
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
 
@@ -79,7 +78,7 @@ def _ablation(path: Path, named: str) -> str:
 def table1(folder: Path) -> str:
     """The rows of Tab. 1 that were trained, beside the paper's numbers."""
     summary = pd.read_csv(folder / "table1_cub_vgg16_summary.csv")
-    return _trained(summary, dict(zip(METRICS, HEADS[::2], strict=True)))
+    return _trained(summary, METRIC_NAMES)
 
 
 def table4(folder: Path) -> str:
@@ -164,9 +163,9 @@ def ablations(folders: Mapping[str, Path]) -> str:
     """Tab. 7 from several folders by name: mean and deviation over the seeds."""
     summaries = {name: pd.read_csv(folder / "table7_ablation_summary.csv") for name, folder in folders.items()}
     heads, columns = ["loss terms"], []
-    for metric, label in (("top1_loc", "Top-1 Loc"), ("gt_known_loc", "GT-known Loc")):
+    for metric in ("top1_loc", "gt_known_loc"):
         for name, summary in summaries.items():
-            heads.append(f"{label}, {name}")
+            heads.append(f"{METRIC_NAMES[metric]}, {name}")
             cells = summary[summary["metric"] == metric].iterrows()
             columns.append(pd.Series({cell["row"]: _beside(cell)[0] for _, cell in cells}))
     table = pd.concat(columns, axis=1).dropna()
@@ -178,7 +177,7 @@ def machines(first: Path, others: Mapping[str, Path]) -> str:
     lines = []
     for name, folder in others.items():
         numbers, changed = compare.numbers(first, folder), compare.verdicts(first, folder)
-        states = [(numbers["state"] == state).sum() for state in ("equal", "within", "outside")]
+        states = compare.by_notebook(numbers)[["equal", "within", "outside"]].sum()
         opposite = len(compare.contradictory(changed))
         lines.append([name, *map(str, (len(numbers), *states, opposite, len(changed) - opposite))])
     heads = ("compared with", "numbers", "equal", "within the interval", "outside", "opposite verdicts")
@@ -196,7 +195,7 @@ def counted(folders: Mapping[str, Path]) -> str:
 def _metrics(group: pd.DataFrame) -> list[str]:
     """Every metric of a row, here and in the paper."""
     by_metric = group.set_index("metric")
-    cells = [_beside(by_metric.loc[metric]) if metric in by_metric.index else ["", ""] for metric in METRICS]
+    cells = [_beside(by_metric.loc[metric]) if metric in by_metric.index else ["", ""] for metric in METRIC_NAMES]
     return [cell for pair in cells for cell in pair]
 
 

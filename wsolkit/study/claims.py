@@ -287,7 +287,7 @@ def check(claims: Sequence[Claim], study: Study, planned: Plan | None = None, tr
             if look and more and spent >= planned.budget:
                 del still[name]
                 continue
-            spent += sum(_minutes(runs.get(side, []), count) for side in more) if look else 0
+            spent += sum(_minutes(runs.get(side, []), count) for side in more)
             wanted |= more
         if wanted:
             runs |= study.train_at(wanted, dict.fromkeys(wanted, study.seeds_up_to(count)), train)
