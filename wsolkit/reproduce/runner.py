@@ -146,8 +146,9 @@ def reproduce(
                 report(each.notebook, Outcome(name, executed, unchanged=True))
                 continue
             tasks |= {recipe: training_task(recipe, store, wanted) for recipe in needed if recipe not in tasks}
-            # A kernel trains one run at a time, and leaves the other notebooks their cores; the last has no others.
-            own = variables | {JOBS_VARIABLE: str(slots if name in notebooks.LAST else 1)}
+            # A kernel trains one run at a time, and leaves the other notebooks their cores, if there are others.
+            alone = name in notebooks.LAST or len(plan.notebooks) == 1
+            own = variables | {JOBS_VARIABLE: str(slots if alone else 1)}
             job = _Job(each.notebook, executed, each.parameters, own, Path(watched, str(number)), each.problem)
             tasks[each.notebook] = Task(each.notebook, _execute, (job, wanted), frozenset(needed))
         trained, begun = 0, set[Recipe]()
