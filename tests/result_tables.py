@@ -15,7 +15,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 DEMO = ROOT / "figures" / "demo"
 PHOTOS = ROOT / "figures" / "photos"
 PRETRAININGS = tuple(DEMO / f"pretraining-{number}" for number in (1, 2))
-MACHINES = {"AMD EPYC, AVX2": DEMO / "machine-amd"}
+MACHINES = {"portable kernels, SSE4.1": DEMO / "machine-sse41"}
 HEADS = tuple(head for name in METRIC_NAMES.values() for head in (name, "paper"))
 JUDGED = {"all": "gt_known_loc", "largest box at most half": SMALL}
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
@@ -182,7 +182,9 @@ def machines(first: Path, others: Mapping[str, Path]) -> str:
         numbers, changed = compare.numbers(first, folder), compare.verdicts(first, folder)
         states = compare.by_notebook(numbers)[["equal", "within", "outside"]].sum()
         opposite = len(compare.contradictory(changed))
-        lines.append([name, *map(str, (len(numbers), *states, opposite, len(changed) - opposite))])
+        judged = (folder / "claims_summary.csv").exists()
+        verdicts = (opposite, len(changed) - opposite) if judged else ("–", "–")
+        lines.append([name, *map(str, (len(numbers), *states, *verdicts))])
     heads = ("compared with", "numbers", "equal", "within the interval", "outside", "opposite verdicts")
     return _markdown([*heads, "open in one alone"], lines)
 

@@ -13,13 +13,11 @@ from typing import Any
 
 from wsolkit.errors import WsolkitError
 
-#: For worker processes. Where glibc is, memory of large tensors goes back to the system when they end, and the next ones
-#: wait until it has come again, page by page. Kept, and in large pages, the same numbers come a tenth to a fifth sooner.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
+_LARGE_PAGES = "glibc.malloc.hugetlb=1"
+
+#: Variables of worker processes. Under glibc, a large tensor's memory goes back to the system when the tensor ends, and
+#: the next one waits until it has come again, page by page. Kept, the same numbers come a tenth to a fifth sooner.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "GLIBC_TUNABLES": _LARGE_PAGES}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ class Profile:
         pretraining: recipe fields of a pretraining of one's own, whose number is its seed; None if there is none.
         published_values: take training fields and method options from the paper, not from this profile.
         caveat: a warning for every figure and the gallery; empty if the numbers mean what they say.
-        sweep_seeds: seeds of every setting of a hyperparameter sweep.
         sweep_ends: pairs of data set and backbone, by the paper's names, whose sweeps have the lowest and the highest
             setting beside the best, and none between.
         max_seeds: seeds up to which undecided claims are repeated; 0 for no more than ``seeds``.
@@ -86,7 +85,6 @@ class Profile:
     pretraining: Mapping[str, Any] | None = None
     published_values: bool = False
     caveat: str = ""
-    sweep_seeds: tuple[int, ...] = (0,)
     sweep_ends: tuple[tuple[str, str], ...] = ()
     max_seeds: int = 0
     budget_minutes: float = 0.0
