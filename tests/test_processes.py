@@ -56,13 +56,13 @@ def test_an_interrupt_ends_running_tasks_and_drops_the_others(tmp_path):
 
 
 def test_workers_keep_their_memory_unless_the_user_says_otherwise(monkeypatch):
-    for name in processes.KEEP_MEMORY:
+    for name in processes.KEEP_PAGES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
     with worker_pool(1) as (pool, _):
-        there = dict(zip(processes.KEEP_MEMORY, pool.map(os.getenv, processes.KEEP_MEMORY), strict=True))
-    assert there == processes.KEEP_MEMORY | {"MALLOC_MMAP_MAX_": "7"}
-    assert processes.KEEP_MEMORY.keys() & os.environ.keys() == {"MALLOC_MMAP_MAX_"}
+        there = dict(zip(processes.KEEP_PAGES, pool.map(os.getenv, processes.KEEP_PAGES), strict=True))
+    assert there == processes.KEEP_PAGES | {"MALLOC_MMAP_MAX_": "7"}
+    assert processes.KEEP_PAGES.keys() & os.environ.keys() == {"MALLOC_MMAP_MAX_"}
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")

@@ -13,11 +13,9 @@ from typing import Any
 
 from wsolkit.errors import WsolkitError
 
-_LARGE_PAGES = "glibc.malloc.hugetlb=1"
-
 #: Variables of worker processes. Under glibc, a large tensor's memory goes back to the system when the tensor ends, and
 #: the next one waits until it has come again, page by page. Kept, the same numbers come a tenth to a fifth sooner.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "GLIBC_TUNABLES": _LARGE_PAGES}
+KEEP_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def cores() -> int:
 def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[tuple[Executor, Path]]:
     """A pool of fresh processes, each of which ends at once when this process dies, however it dies.
 
-    They begin with :data:`KEEP_MEMORY`, but for variables that this process has itself.
+    They begin with :data:`KEEP_PAGES`, but for variables that this process has itself.
 
     Args:
         workers: how many.
@@ -74,7 +72,7 @@ def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> 
         now and then: an error or Ctrl-C in this process removes it, and waits for the running tasks to notice.
     """
     with (
-        environment({name: KEEP_MEMORY[name] for name in KEEP_MEMORY.keys() - os.environ.keys()}),
+        environment({name: KEEP_PAGES[name] for name in KEEP_PAGES.keys() - os.environ.keys()}),
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(initializer,)) as pool,
     ):
