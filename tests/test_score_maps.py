@@ -229,7 +229,7 @@ def test_metadata_that_cannot_judge_is_refused(folders):
     with pytest.raises(ValueError, match="image b/3.jpg is outside .0, 1."):
         write_maps(maps, ["b/3.jpg"], [np.full((3, 3), 2.0)])
     outside = replace(read_metadata(metadata), boxes={name: np.array([[90, 5, 10, 9]]) for name in IMAGES})
-    with pytest.raises(DataError, match="of image a/1.jpg is no box"):
+    with pytest.raises(DataError, match="of image a/1.jpg is not a box"):
         score_folder(maps, outside)
     with pytest.raises(DataError, match="neither boxes nor masks"):
         score_folder(maps, read_metadata(metadata, localization=False))

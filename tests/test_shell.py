@@ -51,7 +51,7 @@ def test_errors_are_a_line_and_faults_two(wsolkit, monkeypatch):
     assert code == 3
     first, second = errors.splitlines()
     assert re.fullmatch(r"Unexpected KeyError: 'x' \(wsolkit/cli/doctor\.py, line \d+\)", first)
-    assert second.startswith("If that file is yours, mend it")
+    assert second.startswith("If that file is yours, fix it")
 
 
 def test_debug_shows_the_traceback():

@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done; 1 done, but something failed or is not in order; 2 wrong usage, or something that the "
+    epilog="Exit codes: 0 done; 1 finished, but something failed or is wrong; 2 wrong usage, or something that the "
     "message says how to put right; 3 an unexpected error, of wsolkit or of a file added to it; 130 interrupted.",
 )
 
@@ -82,5 +82,5 @@ def main() -> None:
         place = [frame for frame in frames if package in Path(frame.filename).parents][-1]  # e.g. in a user's method
         where = f"{Path(place.filename).relative_to(package.parent)}, line {place.lineno}"
         typer.echo(f"Unexpected {type(error).__name__}: {error} ({where})", err=True)
-        typer.echo("If that file is yours, mend it; else report what `wsolkit --debug ...` shows.", err=True)
+        typer.echo("If that file is yours, fix it; if not, report what `wsolkit --debug ...` shows.", err=True)
         sys.exit(3)

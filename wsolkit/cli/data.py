@@ -53,7 +53,7 @@ def get(
     from wsolkit.system import folders
 
     if (name == WEIGHTS) != (model is not None):
-        raise typer.BadParameter(f"--name belongs to {WEIGHTS!r}: `wsolkit data get {WEIGHTS} --name mobilenet_v2`.")
+        raise typer.BadParameter(f"--name goes with {WEIGHTS!r}: `wsolkit data get {WEIGHTS} --name mobilenet_v2`.")
     if model is not None:
         with interruptible():
             published = classifiers.imagenet_weights(model)
@@ -89,7 +89,7 @@ def sample(
 
 @app.command()
 def verify() -> None:
-    """Compare all cached images with the sums they were written with; exit code 1 if one was altered.
+    """Check all cached images against their checksums; exit code 1 if one was altered.
 
     Example: wsolkit data verify
     """

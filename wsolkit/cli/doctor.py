@@ -146,7 +146,7 @@ def _weights() -> tuple[str, ...]:
             if model.imagenet_weights is not None:
                 models.imagenet_weights_file(model)
         except WsolkitError as error:
-            return "note", "some are missing; only profile paper needs them", str(error)
+            return "note", "some are missing; profiles photos, laptop and paper need them", str(error)
     return "ok", f"in {folders.weights_root()}"
 
 
@@ -162,6 +162,6 @@ def _data(name: str, root: Path) -> tuple[str, ...]:
     parts = datasets.find(name).parts(root)
     bad = [part for part in parts if part.state not in ("ok", "unknown")]
     if bad:
-        found = f"{len(bad)} of {len(parts)} parts are not: {bad[0].what} is {bad[0].state}"
+        found = f"{len(bad)} of {len(parts)} parts not ok: {bad[0].what} is {bad[0].state}"
         return "note", found, f"wsolkit data check {name} --data-root {root}"
     return ("ok", f"complete in {root}") if parts else ()

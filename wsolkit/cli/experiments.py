@@ -23,9 +23,9 @@ def reproduce(
     profile: ProfileName = None,
     settings: Settings = None,
     data_root: DataRoot = None,
-    out_root: Annotated[Path | None, typer.Option(help="Folder above PROFILE/ for what comes out.")] = None,
+    out_root: Annotated[Path | None, typer.Option(help="Folder for results, which go into its PROFILE/.")] = None,
     device: Device = "auto",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one a core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one per core.")] = None,
     precision: Precision = "float32",
     compiled: Compile = False,
     again: Annotated[
@@ -35,7 +35,7 @@ def reproduce(
         Literal["local", "slurm"], typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)
     ] = "local",
     wait: Annotated[
-        bool, typer.Option(help="Wait for Slurm, or let a later call go on.", rich_help_panel=SLURM)
+        bool, typer.Option(help="Wait for Slurm, or return and continue in a later call.", rich_help_panel=SLURM)
     ] = True,
     slurm_partition: Annotated[str | None, typer.Option(help="Partition.", rich_help_panel=SLURM)] = None,
     slurm: Annotated[list[str] | None, typer.Option(help=RESOURCES, rich_help_panel=SLURM)] = None,
@@ -86,8 +86,8 @@ def plan(
     names: Names = None,
     profile: ProfileName = None,
     settings: Settings = None,
-    images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Speed; as measured, else 250.")] = None,
-    gpu_memory: Annotated[float | None, typer.Option(min=0, help="In GB: name what such a GPU cannot hold.")] = None,
+    images_per_second: Annotated[float | None, typer.Option(min=0.01, help="Default: as measured, else 250.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0, help="In GB: list what such a GPU cannot hold.")] = None,
 ) -> None:
     """List the runs behind notebooks, each once: done, missing, and how long they may take.
 
@@ -162,9 +162,9 @@ def recipe(
     method: Annotated[
         str | None, typer.Option(help="Another method, e.g. has or adl, instead of those losses.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the run.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
     source: Annotated[str, typer.Option(help="Whose values in profile paper: paper, released, authors.")] = "paper",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value; options with a dot.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, method_options.NAME=value.")] = None,
 ) -> None:
     """Print the recipe of an experiment as JSON, to change it and train it.
 
@@ -179,7 +179,7 @@ def recipe(
 
     changes = notebooks.parse_settings(settings or [])
     if (method or "method" in changes) and losses not in (None, "none"):
-        raise RecipeError(f"--losses {losses} are terms of the paper's methods, which --method replaces; give one.")
+        raise RecipeError(f"--losses {losses} cannot be combined with another method; give one of the two.")
     chosen = LOSSES if losses is None else [] if losses == "none" else losses.split(",")
     made = chosen_profile(profile).recipe(dataset, backbone, chosen, seed, source, method=method)
     typer.echo(made.altered(changes).to_json())

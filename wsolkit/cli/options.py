@@ -10,7 +10,7 @@ import typer
 from wsolkit.errors import RecipeError
 
 DataRoot = Annotated[Path | None, typer.Option(help="Folder or zip of real data; drawn data needs none.")]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="smoke, demo (default), photos or paper.")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="smoke, demo (default), photos, laptop or paper.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="name=value, a notebook's parameter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 

@@ -10,8 +10,8 @@ from wsolkit.cli.output import interruptible
 
 
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder of the weights, each with how it was made beside it.")],
-    backbones: Annotated[list[str] | None, typer.Argument(help="Its backbones; all of the profile's if none.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the weights and a note on how each was made.")],
+    backbones: Annotated[list[str] | None, typer.Argument(help="Backbones; all of the profile's if none.")] = None,
     profile: ProfileName = None,
 ) -> None:
     """Rebuild a profile's published weights: pretraining 0 of each backbone.

@@ -42,7 +42,7 @@ def show(run: Run) -> None:
 
 @app.command()
 def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or their first characters.")]) -> None:
-    """Put runs side by side: where their recipes and their making differ, and their rates in percent.
+    """Put runs side by side: how their recipes and how they were made differ, and their rates in percent.
 
     Example: wsolkit runs compare 4539 a1b2
     """
@@ -58,7 +58,7 @@ def compare(runs: Annotated[list[str], typer.Argument(help="Runs' keys, or their
 
 @app.command()
 def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if none.")] = None) -> None:
-    """Read all checkpoints against their hashes, and all reports; exit code 1 if something is wrong.
+    """Check all checkpoints against their hashes, and all reports; exit code 1 if something is wrong.
 
     Example: wsolkit runs verify
     """
@@ -78,7 +78,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(help="Runs; all if 
 
 @app.command()
 def gc(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Remove what no finished run needs, after asking; runs themselves always stay.
+    """Remove files that no run needs any more, after asking; runs themselves always stay.
 
     Example: wsolkit runs gc
     """

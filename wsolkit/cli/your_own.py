@@ -47,7 +47,7 @@ def localize(
         Path, typer.Option(help="imagenet; a run (its folder or key); or a state dict: .safetensors, .pth.")
     ],
     model: Annotated[
-        str | None, typer.Option(help="Of a state dict: torchvision's or the kit's (default: resnet50).")
+        str | None, typer.Option(help="Of imagenet or a state dict: torchvision's or the kit's (default: resnet50).")
     ] = None,
     size: Annotated[
         int | None,
@@ -56,7 +56,7 @@ def localize(
     kind: Annotated[Literal["cam", "norm", "similarity"], typer.Option(help="The map that gives the box.")] = "cam",
     threshold: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the map's maximum.")] = 0.2,
     target: Annotated[int | None, typer.Option(min=0, help="Class index (default: the most probable class).")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Text file of class names, one a line.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", parser=output_folder, metavar="PATH")] = Path(
         "localized"
     ),

@@ -91,7 +91,7 @@ def find_weights(weights: Path) -> Path:
     if len(found) != 1:
         raise CheckpointError(
             f"{weights} is not a file, not the folder of a finished run, and {len(found)} runs have keys that begin "
-            "so. Give a state dict (.safetensors or .pth), or a run that `wsolkit runs list` shows."
+            "with it. Give a state dict (.safetensors or .pth), or a key that `wsolkit runs list` shows."
         )
     return found[0]
 
@@ -146,7 +146,7 @@ def imagenet_weights(name: str) -> WeightsEnum:
         raise unknown("model of torchvision", name, known)
     published = get_model_weights(name).__members__
     if FIRST not in published:
-        raise CheckpointError(f"torchvision publishes no weights {FIRST} of {name}; give the file of others.")
+        raise CheckpointError(f"torchvision publishes no {FIRST} weights for {name}; give a file of weights.")
     return published[FIRST]
 
 

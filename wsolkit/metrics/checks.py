@@ -81,8 +81,8 @@ def checked_boxes(boxes: Sequence[Array], shape: tuple[int, ...], names: Sequenc
             wrong = int(np.flatnonzero(~good)[0])
             name = np.repeat(np.array(called), [len(array) for array in arrays])[wrong]
             raise ValueError(
-                f"The true box {', '.join(str(int(side[wrong])) for side in (x0, y0, x1, y1))} of image {name} is no "
-                f"box x0, y0, x1, y1 inside its map, which is {width} wide and {height} high; expected x0 <= x1 <= "
+                f"The true box {', '.join(str(int(side[wrong])) for side in (x0, y0, x1, y1))} of image {name} is not "
+                f"a box x0, y0, x1, y1 inside its map, which is {width} wide and {height} high; expected x0 <= x1 <= "
                 f"{width} and y0 <= y1 <= {height}. Boxes x, y, width, height must be converted first."
             )
     return arrays

@@ -90,8 +90,8 @@ def score_folder(
         image_id, (files, _) = next(iter(metadata.masks.items()))
         raise DataError(
             f"No mask under {mask_root} has a foreground pixel, so PxAP is not defined. The first is "
-            f"{', '.join(map(str, files))}, of image {image_id}. What is not black is foreground; in arrays 1 is, and "
-            "255 means ignored."
+            f"{', '.join(map(str, files))}, of image {image_id}. Pixels that are not black are foreground; in "
+            "arrays 1 is, and 255 is ignored."
         )
     return counted | pixels.compute()
 
@@ -127,7 +127,7 @@ def write_maps(folder: Path, image_ids: Sequence[str], maps: Sequence[np.ndarray
     """
     for image_id, score in zip(image_ids, map(as_array, maps), strict=True):
         if fault := map_fault(score):
-            raise ValueError(f"The score map of image {image_id} is {fault}: expected float (height, width) in [0, 1].")
+            raise ValueError(f"Image {image_id} has a score map {fault}: expected float (height, width) in [0, 1].")
         path = folder / f"{image_id}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial, partial.open("wb") as file:

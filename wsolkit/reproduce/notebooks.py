@@ -171,7 +171,7 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
             raise unknown(f"parameter of {notebook.stem}", name, known)
         received = f"Parameter {name} = {value!r} of {notebook.stem}"
         if (adapter := _adapter(known[name])) is None:
-            raise RecipeError(f"{received}: its type {known[name]} is none of {', '.join(TYPES)}, or made of them.")
+            raise RecipeError(f"{received}: its type {known[name]} is not made of {', '.join(TYPES)}.")
         if reason := _mismatch(adapter, value):
             # What was perhaps meant: the value as text, or as the only item of a list.
             likely = [each for each in (json.dumps(value), [value]) if not _mismatch(adapter, each)]

@@ -221,8 +221,8 @@ class RunStore:
         if here != before:
             changed = ", ".join(split for split in here if here[split] != before.get(split))
             raise DataError(
-                f"Run {run.recipe.key} was trained on other {run.recipe.dataset} data than there are now ({changed}). "
-                "Give the data root it was trained on, or keep other runs in another store (WSOLKIT_RUNS)."
+                f"Run {run.recipe.key} was trained on other {run.recipe.dataset} data than are found here ({changed}). "
+                "Give the data root it was trained on, or use another store for these data (WSOLKIT_RUNS)."
             )
         return run
 
