@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from wsolkit.metrics import BoxMeter, PixelMeter
 from wsolkit.metrics.torch_metrics import BoxMetric, PixelMetric
@@ -70,3 +71,20 @@ def test_forward_keeps_earlier_images_when_a_batch_is_refused(judged):
     whole.update(maps, boxes)
     assert float(metric.compute()["max_box_acc_v2"]) == pytest.approx(whole.compute()["max_box_acc_v2"], rel=1e-6)
     assert int(area.foreground.sum()) == int(masks.sum())
+
+
+def test_a_collection_takes_two_protocols_for_two(judged):
+    """A first batch of single blobs, on which they agree."""
+    protocols = {"all": {}, "largest": {"contours": "largest"}, "strict": {"iou_thresholds": (0.4, 0.6, 0.8)}}
+    collection = MetricCollection({name: BoxMetric(threshold_step=0.05, **each) for name, each in protocols.items()})
+    maps, boxes, _ = judged
+    blobs = torch.zeros(5, 20, 24)
+    blobs[:, 4:8, 4:8] = 1
+    collection.update(blobs, [torch.tensor([[4, 4, 8, 8]]).numpy()] * 5)
+    collection.update(maps, boxes)
+    found = collection.compute()
+    for name, each in protocols.items():
+        meter = BoxMeter(threshold_step=0.05, **each)
+        meter.update(blobs, [torch.tensor([[4, 4, 8, 8]]).numpy()] * 5)
+        meter.update(maps, boxes)
+        assert float(found[f"{name}_max_box_acc_v2"]) == pytest.approx(meter.compute()["max_box_acc_v2"], rel=1e-6)

@@ -49,6 +49,28 @@ def test_numbers_are_equal_within_or_outside(tmp_path):
     assert compare.made_on(first) == ["cpu, Abacus AVX9, 2.9"]
 
 
+def test_a_setting_is_called_alike_whether_those_beside_it_are_whole_or_not(tmp_path):
+    for name, settings in (("first", [0.5, 1]), ("second", [1])):
+        folder = results(tmp_path / name, {"swept": [0.7] * len(settings)})
+        table = pd.read_csv(folder / "table7_ablation.csv").assign(seed=0, setting=settings)
+        table.to_csv(folder / "table7_ablation.csv", index=False, float_format="%.10g")
+    found = compare.numbers(tmp_path / "first", tmp_path / "second")
+    assert found["state"].tolist() == ["equal"]
+
+
+def test_what_was_not_measured_in_either_folder_is_equal(tmp_path):
+    first = results(tmp_path / "first", {"ours": [np.nan]})
+    assert set(states(first, first)) == {"equal"}
+
+
+@pytest.mark.parametrize("content", [b"", b"row,value\nours,\xe9\n", b"row,value\nours,many\n"])
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    folder = results(tmp_path / "first", VALUES)
+    (folder / "mine.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"mine\.csv cannot be read as a table"):
+        compare.numbers(folder, folder)
+
+
 def test_a_number_with_one_repetition_borrows_the_deviation_of_its_kind(tmp_path):
     first = results(tmp_path / "first", VALUES | {"swept": [0.70]})
     near = results(tmp_path / "near", VALUES | {"swept": [0.72]})

@@ -224,6 +224,22 @@ def test_targets_of_every_integer_type_mean_the_same(images):
     assert torch.equal(found.target, found.logits.argmax(1))
 
 
+def test_maps_have_full_precision_under_autocast(images):
+    model = Small()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decompose(model, images)
+    assert {found.cam.dtype, found.norm.dtype, found.similarity.dtype, found.logits.dtype} == {torch.float32}
+    require_identity(found)
+
+
+def test_a_part_in_torchscript_is_refused_and_no_hook_stays(images):
+    model = Small()
+    model.conv = torch.jit.script(model.conv)
+    with pytest.raises(DecompositionError, match="TorchScript"):
+        decompose(model, images)
+    assert not any(module._forward_hooks for module in (model, model.before, model.fc))
+
+
 def test_score_maps_boxes_and_overlays_have_the_size_of_the_images(images):
     found = decompose(build("resnet18"), images, 3)
     assert repr(found) == "Decomposition(2 images of 96x80, maps of 3x3, target=[3, 3])"

@@ -36,6 +36,14 @@ def test_constant_and_empty_maps_give_the_zero_box():
     assert ious[1] == pytest.approx([121 / 400] * 4)
 
 
+@pytest.mark.parametrize("contours", ["all", "largest"])
+def test_a_batch_without_images_adds_nothing(contours):
+    meter = BoxMeter(threshold_step=0.1, contours=contours)
+    meter.update(blob()[None], [TRUE])
+    assert meter.update(torch.zeros(0, 20, 20), []).shape == (0, 10)
+    assert meter.compute()["n_images"] == 1
+
+
 def test_nested_levels_by_hand():
     """A weak large square with a strong small one inside: each threshold has the box of its level."""
     score = np.maximum(blob(0.4, 2, 2, 17, 17), blob(1.0, 6, 6, 9, 9))

@@ -125,6 +125,21 @@ def test_results_beside_the_pictures_replace_none_of_them(tmp_path):
     assert (tmp_path / "one-1.png").exists()
 
 
+def test_only_what_an_earlier_call_wrote_is_written_over(pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "one.png").write_bytes(b"the user's own")
+    for _ in range(2):
+        localization.localize_files(models.build("mini_vgg", 2), pictures, tmp_path / "out", 64)
+    assert (tmp_path / "out" / "one.png").read_bytes() == b"the user's own"
+    assert {file.name for file in (tmp_path / "out").glob("one-*")} == {"one-1.png", "one-2.png"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_pictures_have_the_precision_of_the_model(pictures, tmp_path, dtype):
+    model = models.build("mini_vgg", 2).to(dtype)
+    assert len(localization.localize_files(model, pictures, tmp_path / "out", 64).found) == 2
+
+
 def test_a_run_says_what_its_weights_belong_to(store, tiny, tmp_path, monkeypatch):
     run = store.get(tiny)
     monkeypatch.setenv("WSOLKIT_RUNS", str(store.root))
@@ -219,6 +234,18 @@ def test_imagenet_weights_come_with_the_names_of_their_classes(monkeypatch, tmp_
         classifiers.open_classifier(Path("imagenet"), "mobilenet_v3_larg")
 
 
+def test_pictures_are_prepared_as_the_published_weights_expect(monkeypatch):
+    """With random weights, which tell as much about it."""
+    monkeypatch.setattr(models, "torchvision_file", lambda published: published)
+    monkeypatch.setattr(classifiers, "load_classifier", lambda name, weights: get_model(name, weights=None))
+    opened = classifiers.open_classifier(Path("imagenet"), "googlenet")
+    assert (opened.network.transform_input, opened.size) == (True, 224)
+    assert classifiers.open_classifier(Path("imagenet"), "efficientnet_b1").size == 240
+    assert classifiers.open_classifier(Path("imagenet"), "efficientnet_b1", size=224).size == 224
+    with pytest.raises(CheckpointError, match="efficientnet_v2_l expect colours normalised otherwise"):
+        classifiers.open_classifier(Path("imagenet"), "efficientnet_v2_l")
+
+
 def test_sample_pictures_are_those_of_the_data_set(wsolkit, tmp_path):
     code, out, errors = wsolkit("data", "sample", "synthetic_birds", "--out", tmp_path / "photos", "--count", 3)
     assert (code, out) == (0, f"3 pictures of synthetic_birds in {tmp_path / 'photos'}\n"), errors
@@ -238,6 +265,8 @@ def test_from_the_shell(wsolkit, pictures, mini, tmp_path):
     assert code == 1
     assert f"2 done with mini_vgg at 64 pixels, 1 unreadable; results in {tmp_path / 'out'}" in out
     assert "broken.png is not a picture" in errors
+    code, out, _ = wsolkit("localize", tmp_path / "a" / "broken.png", *mini)
+    assert (code, "0 done" in out, "nothing written" in out) == (1, True, True)
     code, _, errors = wsolkit("localize", *pictures, *mini, "--target", 5000)
     assert (code, errors) == (2, "Error: target: the model has 4 classes, from 0 to 3; received 5000.\n")
     code, _, errors = wsolkit("localize", tmp_path / "gone", *mini[:-3], tmp_path / "no_weights.pth")

@@ -90,6 +90,15 @@ def test_threads_change_nothing_and_the_default_step_is_the_benchmarks(folders):
     assert (one["curve"] == three["curve"]).all()
 
 
+def test_maps_of_few_cells_are_judged_with_a_warning(folders, caplog):
+    metadata, maps = folders
+    score_folder(maps, read_metadata(metadata))
+    assert not caplog.text
+    save(maps, "b/3.jpg", np.load(maps / "b/3.jpg.npy")[:14, :14])
+    assert score_folder(maps, read_metadata(metadata))["n_images"] == 4
+    assert "Maps of 14 pixels" in caplog.text
+
+
 BROKEN = {
     "missing": None,
     "with NaN": np.full((8, 8), np.nan),
@@ -226,7 +235,7 @@ def test_masks_give_pxap(tmp_path):
 
 def test_metadata_that_cannot_judge_is_refused(folders):
     metadata, maps = folders
-    with pytest.raises(ValueError, match="image b/3.jpg is outside .0, 1."):
+    with pytest.raises(ValueError, match="Image b/3.jpg has a score map outside .0, 1."):
         write_maps(maps, ["b/3.jpg"], [np.full((3, 3), 2.0)])
     outside = replace(read_metadata(metadata), boxes={name: np.array([[90, 5, 10, 9]]) for name in IMAGES})
     with pytest.raises(DataError, match="of image a/1.jpg is not a box"):

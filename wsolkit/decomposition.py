@@ -151,23 +151,24 @@ def decompose(
     _require_runnable(model, images)
     with _evaluating(model):
         seen, returned = _watch(model, images)
-    logits = _logits(returned, output)
-    _require_finite(model, images, logits)
-    layer, given = _linear(model, seen, logits, classifier)
-    found, weight, constant = _head(seen, layer, given, features)
-    _require_same(logits, torch.einsum("bc,bkc->bk", found.mean((2, 3)), weight) + constant, seen)
-    chosen = _targets(logits, target)
-    first = torch.arange(len(chosen), device=chosen.device)
-    rows = weight[first, chosen]
-    return Decomposition(
-        norm=maps.norm_map(found),
-        similarity=maps.target_similarity(found, rows, first),
-        cam=maps.cam(found, rows, first),
-        weight_norm=rows.norm(dim=1),
-        target=chosen,
-        logits=logits,
-        size=(images.shape[2], images.shape[3]),
-    )
+    with torch.autocast(images.device.type, enabled=False):
+        logits = _logits(returned, output)
+        _require_finite(model, images, logits)
+        layer, given = _linear(model, seen, logits, classifier)
+        found, weight, constant = _head(seen, layer, given, features)
+        _require_same(logits, torch.einsum("bc,bkc->bk", found.mean((2, 3)), weight) + constant, seen)
+        chosen = _targets(logits, target)
+        first = torch.arange(len(chosen), device=chosen.device)
+        rows = weight[first, chosen]
+        return Decomposition(
+            norm=maps.norm_map(found),
+            similarity=maps.target_similarity(found, rows, first),
+            cam=maps.cam(found, rows, first),
+            weight_norm=rows.norm(dim=1),
+            target=chosen,
+            logits=logits,
+            size=(images.shape[2], images.shape[3]),
+        )
 
 
 #: A module, what it was given and what it returned.
@@ -177,6 +178,8 @@ _Call = tuple[nn.Module, Tensor, Tensor]
 def _require_runnable(model: nn.Module, images: Tensor) -> None:
     if not isinstance(model, nn.Module):
         raise DecompositionError(f"model: expected a torch.nn.Module, received {type(model).__name__}.")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise DecompositionError("model: a part of it is a TorchScript module; give the torch.nn.Module it came from.")
     if lazy := [name for name, value in model.named_parameters() if isinstance(value, nn.UninitializedParameter)]:
         raise DecompositionError(f"{lazy[0]} has no values yet: run the lazy model once, or load its weights, first.")
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not images.numel():
@@ -271,9 +274,7 @@ def _head(calls: list[_Call], layer: nn.Linear, given: Tensor, features: nn.Modu
                     return values, weights, constants
                 single = True
     if single:
-        raise DecompositionError(
-            "The last feature map has a single cell, so there is no map to show; use larger images."
-        )
+        raise DecompositionError("The last feature map has a single cell, so there is no map; use larger images.")
     shapes = ", ".join(str(tuple(each.shape[1:])) for each in found[-3:])
     raise DecompositionError(
         "The head is not global average pooling and a linear layer: the linear layer's input is not the mean of any "

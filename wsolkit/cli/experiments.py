@@ -28,9 +28,7 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one per core.")] = None,
     precision: Precision = "float32",
     compiled: Compile = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also execute notebooks that would come out the same.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also execute notebooks that would come out alike.")] = False,
     executor: Annotated[
         Literal["local", "slurm"], typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)
     ] = "local",
@@ -57,14 +55,12 @@ def reproduce(
     elsewhere = cluster if executor == "slurm" else None
     start = time.monotonic()
     with interruptible():
-        outcomes = runner.reproduce(
-            names or [], profile, parameters, jobs, _report, elsewhere, precision, compiled, again
-        )
-    failed = [outcome.notebook for outcome in outcomes if outcome.failure]
-    skipped = sum(bool(outcome.skipped) for outcome in outcomes)
-    typer.echo(f"everything at a glance: {outcomes[0].executed.with_name(gallery.PAGE)}")
-    unchanged = sum(outcome.unchanged for outcome in outcomes)
-    done = len(outcomes) - len(failed) - skipped - unchanged
+        ended = runner.reproduce(names or [], profile, parameters, jobs, _report, elsewhere, precision, compiled, again)
+    failed = [outcome.notebook for outcome in ended if outcome.failure]
+    skipped = sum(bool(outcome.skipped) for outcome in ended)
+    typer.echo(f"everything at a glance: {ended[0].executed.with_name(gallery.PAGE)}")
+    unchanged = sum(outcome.unchanged for outcome in ended)
+    done = len(ended) - len(failed) - skipped - unchanged
     counts = f"{done} done, {unchanged} unchanged, {skipped} skipped, {len(failed)} failed"
     typer.echo(f"{counts} in {time.monotonic() - start:.0f} s{': ' * bool(failed)}{', '.join(failed)}")
     if failed:
@@ -159,9 +155,7 @@ def recipe(
     dataset: Annotated[str, typer.Option(help="The paper's: CUB, ImageNet-1K, OpenImages.")] = "CUB",
     backbone: Annotated[str, typer.Option(help="The paper's: VGG16, ResNet50.")] = "VGG16",
     losses: Annotated[str | None, typer.Option(help="Any of drop,sim,norm,eil; or none; all if not given.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Another method, e.g. has or adl, instead of those losses.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="Another method, such as has, instead of those losses.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
     source: Annotated[str, typer.Option(help="Whose values in profile paper: paper, released, authors.")] = "paper",
     settings: Annotated[list[str] | None, typer.Option("--set", help="name=value, method_options.NAME=value.")] = None,
@@ -192,9 +186,7 @@ def train(
     precision: Precision = "float32",
     compiled: Compile = False,
     parts: Annotated[int, typer.Option(min=1, help="Passes a batch is split into, to save memory.")] = 1,
-    track: Annotated[
-        str | None, typer.Option(help="Log to tensorboard too, or another tracker of Accelerate's.")
-    ] = None,
+    track: Annotated[str | None, typer.Option(help="Log to tensorboard, or another of Accelerate's trackers.")] = None,
 ) -> None:
     """Train one recipe, unless it was trained before, and print its folder.
 

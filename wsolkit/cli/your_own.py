@@ -43,9 +43,7 @@ def evaluate(
 
 def localize(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
-    weights: Annotated[
-        Path, typer.Option(help="imagenet; a run (its folder or key); or a state dict: .safetensors, .pth.")
-    ],
+    weights: Annotated[Path, typer.Option(help="imagenet, a run (folder or key) or a state dict: .safetensors, .pth.")],
     model: Annotated[
         str | None, typer.Option(help="Of imagenet or a state dict: torchvision's or the kit's (default: resnet50).")
     ] = None,
@@ -86,6 +84,7 @@ def localize(
     for problem in done.unreadable:
         typer.echo(problem, err=True)
     count = f"{len(done.found)} done with {opened.name} at {opened.size} pixels"
-    typer.echo(f"{count}, {len(done.unreadable)} unreadable; results in {out}")
+    where = f"results in {out}" if done.found else "nothing written"
+    typer.echo(f"{count}, {len(done.unreadable)} unreadable; {where}")
     if done.unreadable:
         raise typer.Exit(1)

@@ -33,7 +33,6 @@ __all__ = [
     "Source",
     "UncachedDataset",
     "WsolDataset",
-    "complete_options",
     "describe",
     "find",
     "find_published",
@@ -117,11 +116,6 @@ def find_published(name: str) -> Source:
     """
     entry = published(name)
     return replace(find(entry.get("adapter", name), entry.get("options")), name=name)
-
-
-def complete_options(name: str, options: Mapping[str, Any]) -> Any:
-    """A data set's ``Options`` with every default filled in; raises as `find` does."""
-    return find(name, options).options
 
 
 def open_dataset(

@@ -85,9 +85,7 @@ class WsolDataset(Dataset, ABC):
 
     def box_shares(self) -> np.ndarray:
         """(N,) the share of each image that its largest true box covers; all images need a box."""
-        return np.array(
-            [box_share(sample.boxes, self.size, self.size) for sample in map(self.__getitem__, range(len(self)))]
-        )
+        return np.array([box_share(self[index].boxes, self.size, self.size) for index in range(len(self))])
 
     def require_index(self, index: int) -> None:
         """Raise IndexError for an index below 0 or beyond the last image."""

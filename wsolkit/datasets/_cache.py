@@ -122,10 +122,8 @@ def verify(folder: Path) -> list[str]:
     except Exception as error:  # NumPy may raise anything for a damaged byte
         return [f"{folder} cannot be read: {error}"]
     chunks = progress(_chunks(len(arrays["images"])), f"images of {folder.name}")
-    wrong = [
-        chunk for chunk, known in zip(chunks, arrays["sums"], strict=True) if _sum(arrays["images"], chunk) != known
-    ]
-    return [f"{folder}: images {chunk.start} to {chunk.stop - 1} were altered; delete that folder" for chunk in wrong]
+    wrong = [part for part, known in zip(chunks, arrays["sums"], strict=True) if _sum(arrays["images"], part) != known]
+    return [f"{folder}: images {part.start} to {part.stop - 1} were altered; delete that folder" for part in wrong]
 
 
 def _on_disk(source: WsolDataset, folder: Path) -> Arrays:
@@ -151,9 +149,7 @@ def _on_disk(source: WsolDataset, folder: Path) -> Arrays:
         if len(arrays["images"]) != len(source):
             raise ValueError(f"{len(arrays['images'])} images instead of {len(source)}")
     except Exception as error:  # NumPy may raise anything for a damaged byte
-        raise DataError(
-            f"The cache in {target} is damaged ({error}). Delete that folder; it will be rebuilt."
-        ) from error
+        raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is rebuilt.") from error
     return arrays
 
 

@@ -19,6 +19,7 @@ from wsolkit.errors import CheckpointError, unknown
 from wsolkit.localize.pictures import first_line
 from wsolkit.system import folders
 from wsolkit.training.checkpoints import BEST
+from wsolkit.training.loading import IMAGENET_MEAN
 from wsolkit.training.recipes import Recipe
 from wsolkit.training.run_store import RECIPE
 
@@ -58,7 +59,7 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
         weights: ``imagenet`` for those that torchvision publishes; a run's folder, its key or the first characters of
             it; or a file as `wsolkit.models.read_state_dict` takes it.
         model: one of the kit's backbones, or a model of torchvision; None takes a run's own, else ``"resnet50"``.
-        size: side in pixels of the images; None takes a run's own, else 224.
+        size: side in pixels of the images; None takes a run's own or that of the published weights, else 224.
 
     Raises:
         RecipeError: for an unknown model.
@@ -68,7 +69,10 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
         name = model or USUAL_MODEL
         published = imagenet_weights(name)
         network = load_classifier(name, models.torchvision_file(published))
-        return Classifier(network, size or USUAL_SIZE, name, tuple(published.meta["categories"]))
+        if hasattr(network, "transform_input"):  # of GoogLeNet and Inception, whose weights expect other means
+            network.transform_input = True
+        side = size or published.transforms().crop_size[0]
+        return Classifier(network, side, name, tuple(published.meta["categories"]))
     file = find_weights(weights)
     beside = file.with_name(RECIPE)
     recipe = Recipe.from_file(beside) if os.path.exists(beside) else None
@@ -139,7 +143,7 @@ def imagenet_weights(name: str) -> WeightsEnum:
 
     Raises:
         RecipeError: for an unknown model.
-        CheckpointError: if it has no first weights, :data:`FIRST`.
+        CheckpointError: if it has no first weights, :data:`FIRST`, or these expect other colours than the kit's.
     """
     known = list_models(module=torchvision.models)
     if name not in known:
@@ -147,6 +151,8 @@ def imagenet_weights(name: str) -> WeightsEnum:
     published = get_model_weights(name).__members__
     if FIRST not in published:
         raise CheckpointError(f"torchvision publishes no {FIRST} weights for {name}; give a file of weights.")
+    if tuple(published[FIRST].transforms().mean) != IMAGENET_MEAN:
+        raise CheckpointError(f"The {FIRST} weights of {name} expect colours normalised otherwise; take another model.")
     return published[FIRST]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def localize_files(
     """Localize in each picture, and write it with its box beside its map, and all results as JSON.
 
     Pictures are resized to a square whatever their shape, as a `Recipe`'s images are; boxes are in the picture's own
-    pixels. A picture that cannot be read is listed, and the others are done. No picture is written over.
+    pixels. A picture that cannot be read is listed, and the others are done. Only what an earlier call wrote is written
+    over.
 
     Args:
         model: a classifier that `wsolkit.decompose` takes.
@@ -98,14 +100,15 @@ def localize_files(
     """
     chosen = find_pictures(files)
     settings = {**(origin or {}), "size": size, "kind": kind, "threshold": threshold, "target": target}
-    taken = {file.name for file in chosen if file.parent.resolve() == out.resolve()}
+    inside = {file.resolve().name for file in chosen if file.resolve().parent == out.resolve()}
+    taken = inside | ({file.name for file in out.glob("*")} - _written(out / RESULTS))
     found: list[Located] = []
     unreadable: list[str] = []
     try:
         for file, picture in read_pictures(progress(chosen, "pictures"), unreadable):
-            images = squared(picture, size)[None]
+            images, first = squared(picture, size)[None], next(model.parameters())
             try:
-                result = decompose(model, normalise(images, next(model.parameters()).device), target)
+                result = decompose(model, normalise(images, first.device).to(first.dtype), target)
             except WsolkitError:
                 raise
             except Exception as error:  # networks raise anything over images that are too small for them
@@ -157,9 +160,9 @@ def write_samples(dataset: str, folder: Path, count: int, data_root: Path | None
     """
     data = datasets.open_dataset(dataset, "test", USUAL_SIZE, data_root=data_root)
     numbers = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
-    files = []
+    files, taken = list[Path](), set[str]()
     for found in map(data.__getitem__, numbers.tolist()):
-        files.append(writable_folder(folder) / f"{Path(found.image_id).stem}.png")
+        files.append(writable_folder(folder) / _free_name(Path(found.image_id), taken))
         with atomic_file(files[-1]) as partial:
             Image.fromarray(found.image).save(partial, format="png")
     return files
@@ -206,6 +209,13 @@ def _free_name(file: Path, taken: set[str]) -> str:
     name = next(name for name in names if name not in taken)
     taken.add(name)
     return name
+
+
+def _written(results: Path) -> set[str]:
+    """The names of the pictures that an earlier call wrote into a folder; none if nothing says so."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return {Path(each["annotated"]).name for each in json.loads(results.read_bytes())["pictures"]}
+    return set()
 
 
 def _sheet(picture: Image.Image, overlay: Image.Image, located: Located, how: str) -> Image.Image:

@@ -109,7 +109,8 @@ class BoxMeter:
         maps = checked_maps(score_maps)
         true_boxes = checked_boxes(boxes, maps.shape, names)
         images = truncated(maps)
-        levels = np.array([cutoffs(image, self.thresholds) for image in images]).reshape(len(images), -1)
+        levels = np.array([cutoffs(image, self.thresholds) for image in images], np.int64)
+        levels = levels.reshape(len(images), len(self.thresholds))
         if self.contours == "all":
             ious = np.take_along_axis(components.best_ious(images, true_boxes, self.threads), levels, 1)
         else:

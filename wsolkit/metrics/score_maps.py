@@ -5,6 +5,7 @@ is the benchmark's (see `wsolkit.datasets.read_metadata`).
 """
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,6 +21,8 @@ from wsolkit.metrics.meters import IOU_THRESHOLDS, BoxMeter, Contours, PixelMete
 from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.progress import progress
 
+logger = logging.getLogger(__name__)
+
 #: The entries of a result that go into a JSON file.
 JSON_KEYS = ("contours", "threshold_step", "n_images", "max_box_acc", "best_threshold", "max_box_acc_v2", "pxap")
 
@@ -28,6 +31,9 @@ CHUNK = 128
 
 #: Broken maps of one kind that an error lists by name; the others are counted.
 NAMED = 20
+
+#: Pixels on a side below which a map is likely to be of a network's cells, not of an image's pixels.
+FEW_CELLS = 32
 
 MISSING, NOT_NUMPY = "missing", "not a NumPy file"
 
@@ -45,7 +51,8 @@ def score_folder(
     Args:
         folder: the folder of the maps, each named after its image's id.
         metadata: the split, with boxes and sizes, or with masks. Boxes are scaled from the stated size of the image to
-            the size of its map; masks are resized to it.
+            the size of its map; masks are resized to it. The log warns of maps with less than
+            :data:`FEW_CELLS` pixels on a side: their rates come out higher than those of maps resized to the image.
         mask_root: folder of the masks, if the metadata has masks.
         threshold_step: step between score-map thresholds.
         contours: which contours give boxes.
@@ -66,12 +73,14 @@ def score_folder(
     boxes = BoxMeter(IOU_THRESHOLDS, threshold_step, contours, threads)
     pixels = PixelMeter(threshold_step)
     broken: dict[str, list[str]] = defaultdict(list)
+    smallest = FEW_CELLS
     with ThreadPoolExecutor(threads) as pool:
         for maps in _read_all(folder, metadata.image_ids, broken, pool):
             groups: dict[tuple, list[str]] = defaultdict(list)
             for image_id, score in maps.items() if not broken else ():  # once a map is broken, the others are only read
                 groups[(*score.shape, score.dtype)].append(image_id)
             for (height, width, _), ids in groups.items():
+                smallest = min(smallest, height, width)
                 found = list(pool.map(truth, ids, [(height, width)] * len(ids)))
                 scores = np.stack([maps[image_id] for image_id in ids])
                 if metadata.masks is not None:
@@ -83,6 +92,8 @@ def score_folder(
                     raise DataError(f"localization.txt: {error}") from error
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
+    if smallest < FEW_CELLS:
+        logger.warning("Maps of %d pixels are judged as they are; the benchmark's have the image's size.", smallest)
     counted = {"threshold_step": threshold_step, "n_images": len(metadata.image_ids)}
     if metadata.masks is None:
         return {"contours": contours} | counted | boxes.compute()
@@ -91,7 +102,7 @@ def score_folder(
         raise DataError(
             f"No mask under {mask_root} has a foreground pixel, so PxAP is not defined. The first is "
             f"{', '.join(map(str, files))}, of image {image_id}. Pixels that are not black are foreground; in "
-            "arrays 1 is, and 255 is ignored."
+            "arrays 1 is, and 255 means ignored."
         )
     return counted | pixels.compute()
 
@@ -152,7 +163,7 @@ def write_metadata(folder: Path, data: WsolDataset, numbers: Sequence[int]) -> N
     }
     for name, lines in rows.items():
         with atomic_file(writable_folder(folder) / f"{name}.txt") as partial:
-            partial.write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+            partial.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:

@@ -59,7 +59,10 @@ class BoxMetric(_MeterMetric):
 
     def __init__(self, *args: Any, **options: Any):
         """Set the protocol."""
-        super().__init__(BoxMeter(*args, **options))
+        super().__init__(meter := BoxMeter(*args, **options))
+        # A MetricCollection takes metrics whose states are equal after the first batch for one and the same.
+        protocol = torch.tensor([meter.contours == "all", *meter.iou_thresholds])
+        self.add_state("protocol", protocol, dist_reduce_fx="max")
 
     def update(self, score_maps: Array, boxes: Sequence[Array]) -> None:
         """Add images, as the meter does."""

@@ -80,9 +80,7 @@ def pretrained_file(model: GapClassifier, name: str) -> Path:
     path = PUBLISHED / f"{backbone}-{name}.safetensors"
     if not path.is_file():
         known = ", ".join(file.stem for file in sorted(PUBLISHED.glob("*.safetensors")))
-        raise CheckpointError(
-            f"There are no published weights of {backbone!r} pretrained on {name!r}. There are: {known}."
-        )
+        raise CheckpointError(f"There are no published weights of {backbone!r} from {name!r}. There are: {known}.")
     expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
     if sha256(path) != expected:
         raise CheckpointError(f"{path} was altered: its SHA-256 is not {expected}. Reinstall wsolkit.")

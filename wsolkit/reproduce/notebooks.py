@@ -47,9 +47,7 @@ def find(names: Sequence[str] = ()) -> list[Path]:
     files = (path for path in folders.notebooks_root().glob("*.ipynb") if path.is_file() and path.name[0] != ".")
     known = {path.stem: path for path in sorted(files, key=_order)}
     if not known:
-        raise WsolkitError(
-            f"No notebook found in {folders.notebooks_root()}. Set WSOLKIT_HOME to the project's folder."
-        )
+        raise WsolkitError(f"No notebook found in {folders.notebooks_root()}. Set WSOLKIT_HOME to the project.")
     for name in names:
         if name not in known:
             raise unknown("notebook", name, known)

@@ -105,10 +105,8 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
 def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool) -> OpenedDataset:
     """The first images of a split, or generated ones if the data set is absent."""
     if absent:
-        extent = recipe.components.data.extent
-        return CachedDataset(
-            Generated(recipe.dataset, split, recipe.size_of(split), extent.classes, count, extent.masks)
-        )
+        known = recipe.components.data.extent
+        return CachedDataset(Generated(recipe.dataset, split, recipe.size_of(split), known.classes, count, known.masks))
     first = copy(machine.source(recipe, split))
     first.labels = first.labels[:count]
     return CachedDataset(first)

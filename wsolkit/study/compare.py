@@ -3,6 +3,7 @@
 import io
 import subprocess
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,13 @@ def committed(folder: Path, into: Path) -> Path:
 
 def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tidy tables of a folder by notebook, without that of the claims, which repeats others' numbers."""
-    found = {path.stem: pd.read_csv(path, dtype={"row": str, "table": str}) for path in sorted(folder.glob("*.csv"))}
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            # As they are written, so that a setting is called alike whether the others beside it are whole or not.
+            found[path.stem] = pd.read_csv(path, dtype=defaultdict(lambda: str, value=float))
+        except ValueError as error:
+            raise DataError(f"{path} cannot be read as a table: {error}.") from error
     tidy = {name: table for name, table in found.items() if set(TIDY) <= set(table) and name != "claims"}
     if not tidy:
         raise DataError(f"{folder} has no tables of results. Expected a folder such as figures/demo.")
@@ -151,6 +158,7 @@ def _agreement(both: pd.DataFrame) -> pd.DataFrame:
         error = np.sqrt(known["squares"] / known["freedom"] * (1 / both["count_1"] + 1 / both["count_2"]))
         half = (stats.t.ppf((1 + CONFIDENCE) / 2, known["freedom"]) * error).fillna(0.0)
     difference = (both["mean_1"] - both["mean_2"]).abs()
-    states = np.select([difference <= ROUNDING, difference <= half], ["equal", "within"], "outside")
+    same = (difference <= ROUNDING) | (both["mean_1"].isna() & both["mean_2"].isna())
+    states = np.select([same, difference <= half], ["equal", "within"], "outside")
     columns = {"first": both["mean_1"], "second": both["mean_2"], "half_width": half, "state": states}
     return both[["notebook", "number"]].assign(**columns)

@@ -138,9 +138,7 @@ class Stepper(nn.Module):
         """
         outcome = self._step(self.model, batch)
         if not isinstance(outcome, Step):
-            raise TrainingError(
-                f"The method's step returned a {type(outcome).__name__}; expected a Step (docs/extending.md)."
-            )
+            raise TrainingError(f"The step returned a {type(outcome).__name__}; expected a Step (docs/extending.md).")
         for name, term in outcome.terms.items():
             if term.value.ndim:
                 shape = tuple(term.value.shape)
