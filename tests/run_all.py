@@ -1,4 +1,4 @@
-"""What ``make test`` runs: the batch, then all notebooks under nbval and the unit tests; on new runs, in ``smoke``."""
+"""What ``make test`` runs: the batch, every notebook under nbval, then unit tests; all on fresh runs, in ``smoke``."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ PARALLEL = ["--numprocesses", "auto", "--dist", "loadfile"]
 
 STAGES = {
     "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
-    # Together, so that no core waits for the last of the notebooks.
-    "notebooks and unit tests": [
-        *["-m", "pytest", "notebooks", "tests", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
-        *["-p", "no:cacheprovider", "--durations", "15", *PARALLEL],
+    "notebooks": [
+        *["-m", "pytest", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
+        *["-p", "no:cacheprovider", *PARALLEL],
     ],
+    "unit tests": ["-m", "pytest", "tests", *PARALLEL],
 }
 
 

@@ -70,7 +70,7 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
         published = imagenet_weights(name)
         network = load_classifier(name, models.torchvision_file(published))
         if hasattr(network, "transform_input"):  # of GoogLeNet and Inception, whose weights expect other means
-            network.transform_input = True
+            network.transform_input = True  # type: ignore[assignment]  # torch takes it for a module
         side = size or published.transforms().crop_size[0]
         return Classifier(network, side, name, tuple(published.meta["categories"]))
     file = find_weights(weights)

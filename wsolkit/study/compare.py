@@ -124,7 +124,7 @@ def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     for path in sorted(folder.glob("*.csv")):
         try:
             # As they are written, so that a setting is called alike whether the others beside it are whole or not.
-            found[path.stem] = pd.read_csv(path, dtype=defaultdict(lambda: str, value=float))
+            found[path.stem] = pd.read_csv(path, dtype=defaultdict[str, type](lambda: str, value=float))
         except ValueError as error:
             raise DataError(f"{path} cannot be read as a table: {error}.") from error
     tidy = {name: table for name, table in found.items() if set(TIDY) <= set(table) and name != "claims"}
