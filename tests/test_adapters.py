@@ -1,5 +1,6 @@
 """The kit's meters as torchmetrics' metrics."""
 
+import numpy as np
 import pytest
 import torch
 from torchmetrics import MetricCollection
@@ -80,11 +81,12 @@ def test_a_collection_takes_two_protocols_for_two(judged):
     maps, boxes, _ = judged
     blobs = torch.zeros(5, 20, 24)
     blobs[:, 4:8, 4:8] = 1
-    collection.update(blobs, [torch.tensor([[4, 4, 8, 8]]).numpy()] * 5)
-    collection.update(maps, boxes)
+    batches = (blobs, [np.array([[4, 4, 8, 8]])] * 5), (maps, boxes)
+    for batch in batches:
+        collection.update(*batch)
     found = collection.compute()
     for name, each in protocols.items():
         meter = BoxMeter(threshold_step=0.05, **each)
-        meter.update(blobs, [torch.tensor([[4, 4, 8, 8]]).numpy()] * 5)
-        meter.update(maps, boxes)
+        for batch in batches:
+            meter.update(*batch)
         assert float(found[f"{name}_max_box_acc_v2"]) == pytest.approx(meter.compute()["max_box_acc_v2"], rel=1e-6)

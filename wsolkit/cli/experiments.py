@@ -28,7 +28,7 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one per core.")] = None,
     precision: Precision = "float32",
     compiled: Compile = False,
-    again: Annotated[bool, typer.Option("--again", help="Also execute notebooks that would come out alike.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also execute notebooks that would not change.")] = False,
     executor: Annotated[
         Literal["local", "slurm"], typer.Option(help="Where runs are trained.", rich_help_panel=SLURM)
     ] = "local",

@@ -63,16 +63,18 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
 
     Raises:
         RecipeError: for an unknown model.
-        CheckpointError: if there are no such weights, or they do not fit the model.
+        CheckpointError: if there are no such weights, they do not fit the model, or they expect other colours.
     """
     if str(weights) == IMAGENET:
         name = model or USUAL_MODEL
         published = imagenet_weights(name)
+        expected = published.transforms()
+        if tuple(expected.mean) != IMAGENET_MEAN:
+            raise CheckpointError(f"The weights of {name} expect colours normalised otherwise; take another model.")
         network = load_classifier(name, models.torchvision_file(published))
         if hasattr(network, "transform_input"):  # of GoogLeNet and Inception, whose weights expect other means
             network.transform_input = True  # type: ignore[assignment]  # torch takes it for a module
-        side = size or published.transforms().crop_size[0]
-        return Classifier(network, side, name, tuple(published.meta["categories"]))
+        return Classifier(network, size or expected.crop_size[0], name, tuple(published.meta["categories"]))
     file = find_weights(weights)
     beside = file.with_name(RECIPE)
     recipe = Recipe.from_file(beside) if os.path.exists(beside) else None
@@ -143,7 +145,7 @@ def imagenet_weights(name: str) -> WeightsEnum:
 
     Raises:
         RecipeError: for an unknown model.
-        CheckpointError: if it has no first weights, :data:`FIRST`, or these expect other colours than the kit's.
+        CheckpointError: if it has no first weights, :data:`FIRST`.
     """
     known = list_models(module=torchvision.models)
     if name not in known:
@@ -151,8 +153,6 @@ def imagenet_weights(name: str) -> WeightsEnum:
     published = get_model_weights(name).__members__
     if FIRST not in published:
         raise CheckpointError(f"torchvision publishes no {FIRST} weights for {name}; give a file of weights.")
-    if tuple(published[FIRST].transforms().mean) != IMAGENET_MEAN:
-        raise CheckpointError(f"The {FIRST} weights of {name} expect colours normalised otherwise; take another model.")
     return published[FIRST]
 
 

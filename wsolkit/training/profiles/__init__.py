@@ -128,7 +128,7 @@ class Profile:
         name = self._lookup("backbone of the paper", backbone, "backbones")
         published_weights = self.pretrained if pretraining == 0 else None
         if source != "paper" and not self.published_values:
-            raise RecipeError(f"Profile {self.name!r} has hyperparameters of its own; {source!r} is for 'paper'.")
+            raise RecipeError(f"Profile {self.name!r} has hyperparameters of its own; source {source!r} is for paper.")
         values = dict(self.training) | dict(self.bridging)
         if self.published_values:
             values |= published.hyperparameters(dataset, backbone, source)
