@@ -11,36 +11,39 @@ from wsolkit.study import compare
 from wsolkit.study.tables import METRIC_NAMES, SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-DEMO = ROOT / "figures" / "demo"
-PHOTOS = ROOT / "figures" / "photos"
-PRETRAININGS = tuple(DEMO / f"pretraining-{number}" for number in (1, 2))
-MACHINES = {"portable kernels, SSE4.1": DEMO / "machine-sse41"}
+PAGES = ("README.md", "docs/results.md")
+DEMO = "figures/demo"
+PHOTOS = "figures/photos"
+PRETRAININGS = tuple(f"{DEMO}/pretraining-{number}" for number in (1, 2))
+MACHINES = {"portable kernels, SSE4.1": f"{DEMO}/machine-sse41"}
 HEADS = tuple(head for name in METRIC_NAMES.values() for head in (name, "paper"))
 JUDGED = {"all": "gt_known_loc", "largest box at most half": SMALL}
 SIGNS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "?"}
 
 
-def filled(text: str) -> str:
-    """A page with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew."""
+def filled(text: str, root: Path = ROOT) -> str:
+    """A page with what stands between ``<!-- name -->`` and ``<!-- end -->`` drawn up anew from a clone's results."""
+    demo, photos = root / DEMO, root / PHOTOS
+    pretrainings = [root / folder for folder in PRETRAININGS]
+    others = {name: root / folder for name, folder in MACHINES.items()}
     tables = {
-        "table 7": table7(DEMO),
-        "claims": claims(DEMO, PRETRAININGS),
-        "table 7, pretrainings": ablations(dict(zip(("published", "1", "2"), (DEMO, *PRETRAININGS), strict=True))),
-        "table 7, machines": ablations({"Intel Xeon, AVX-512": DEMO} | MACHINES),
-        "machines": machines(DEMO, MACHINES),
-        "table 4": table4(DEMO),
-        "tuning": tuning(DEMO),
-        "as printed": as_printed(DEMO),
-        "claims, counted": counted({"demo": DEMO, "photos": PHOTOS}),
-        "photos, maps": maps(PHOTOS),
-        "photos, table 7": table7(PHOTOS),
-        "photos, table 6": table6(PHOTOS),
-        "photos, table 1": table1(PHOTOS),
-        "photos, table 4": table4(PHOTOS),
-        "photos, tuning": tuning(PHOTOS),
-        "photos, as printed": as_printed(PHOTOS),
-        "photos, claims": claims(PHOTOS),
+        "table 7": table7(demo),
+        "claims": claims(demo, pretrainings),
+        "table 7, pretrainings": ablations(dict(zip(("published", "1", "2"), (demo, *pretrainings), strict=True))),
+        "table 7, machines": ablations({"Intel Xeon, AVX-512": demo} | others),
+        "machines": machines(demo, others),
+        "table 4": table4(demo),
+        "tuning": tuning(demo),
+        "as printed": as_printed(demo),
+        "claims, counted": counted({"demo": demo, "photos": photos}),
+        "photos, maps": maps(photos),
+        "photos, table 7": table7(photos),
+        "photos, table 6": table6(photos),
+        "photos, table 1": table1(photos),
+        "photos, table 4": table4(photos),
+        "photos, tuning": tuning(photos),
+        "photos, as printed": as_printed(photos),
+        "photos, claims": claims(photos),
     }
     for name, table in tables.items():
         if f"<!-- {name} -->" not in text:
@@ -221,5 +224,5 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in (ROOT / name for name in PAGES):
         page.write_text(filled(page.read_text()))
