@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
 from wsolkit import methods
 from wsolkit.study import compare
+from wsolkit.study.statistics import half_width
 from wsolkit.study.tables import METRIC_NAMES, SMALL, V2_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,9 +148,8 @@ def maps(folder: Path) -> str:
 
 
 def _mean(rows: pd.DataFrame) -> str:
-    percent = rows["value"] * 100
-    half = stats.t.ppf(0.975, len(percent) - 1) * percent.std() / len(percent) ** 0.5
-    return f"{percent.mean():.1f} ± {half:.1f}"
+    found = (rows["value"] * 100).agg(["mean", "std", "count"]).to_frame().T
+    return f"{found['mean'].item():.1f} ± {half_width(found['std'], found['count']).item():.1f}"
 
 
 def claims(folder: Path, others: Sequence[Path] = ()) -> str:

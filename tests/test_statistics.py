@@ -5,7 +5,7 @@ import pytest
 
 from tests import interval_coverage
 from wsolkit.study.claims import judge
-from wsolkit.study.statistics import CONFIDENCE, confidence_at, looks, paired_effect
+from wsolkit.study.statistics import CONFIDENCE, confidence_at, half_width, looks, paired_effect
 
 DOCS = Path(__file__).parents[1] / "docs" / "statistics.md"
 
@@ -28,6 +28,11 @@ def test_an_interval_by_hand():
     effect = paired_effect(np.array([[1.0], [2.0], [3.0]]) + np.zeros((3, 4)), np.zeros((3, 4)))
     assert effect.high - 2 == pytest.approx(4.302653 / 3**0.5)
     assert effect.low == pytest.approx(4 - effect.high)
+
+
+def test_the_interval_of_a_mean_by_hand():
+    half = half_width(np.array([2.0, 2.0, np.nan]), np.array([3, 12, 1]))
+    assert half == pytest.approx([4.3027 * 2 / 3**0.5, 2.2010 * 2 / 12**0.5, 0.0], rel=1e-4)
 
 
 def test_images_count_where_seeds_agree():

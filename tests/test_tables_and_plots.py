@@ -199,7 +199,7 @@ def test_table_bars_show_every_row_and_the_fixed_boxes_as_lines(summary):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ABLATION
     assert figure.axes[2].patches[0].get_width() == pytest.approx(60)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["here (smoke), mean ± deviation over seeds", "paper (real data)", "whole image"]
+    assert texts == ["here (smoke), mean and 95% interval over seeds", "paper (real data)", "whole image"]
 
 
 def test_threshold_curves_mark_the_highest_point_and_the_papers():

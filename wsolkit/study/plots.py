@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from wsolkit.decomposition import MAP_COLOURS, MAP_STRENGTH
+from wsolkit.study.statistics import half_width
 from wsolkit.study.tables import BLOCK, Table
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
@@ -31,7 +32,8 @@ Boxes = Sequence[np.ndarray]
 def table_bars(table: Table, lines: Sequence[str] = ("whole image", "centred box")) -> Figure:
     """A table as a picture: one panel per metric, and one row of panels per block of the table.
 
-    Bars are our means, with the deviation over the seeds; diamonds are the paper's numbers.
+    Bars are our means, each with its own 95% interval over the seeds, which says nothing of differences: these are
+    paired, and sharper. Diamonds are the paper's numbers.
 
     Args:
         table: from `wsolkit.study.Study.table`.
@@ -41,14 +43,13 @@ def table_bars(table: Table, lines: Sequence[str] = ("whole image", "centred box
     summary["fixed"] = summary["row"].isin(lines)
     counts = summary[~summary["fixed"]].groupby(BLOCK, sort=False)["row"].nunique()
     columns, width, height = len(table.names), max(2.75, 5.5 / len(table.names)), (0.27 * counts + 0.85).mean()
-    shared = {"sharey": "row", "height_ratios": counts.tolist()}
-    figure, axes = _panels(len(counts) * columns, columns, width, height, **shared)
+    figure, axes = _panels(counts.size * columns, columns, width, height, sharey="row", height_ratios=counts.tolist())
     for row, block in zip(axes, counts.index, strict=True):
         for axis, (metric, name) in zip(row, table.names.items(), strict=True):
             part = summary[(summary[[*BLOCK, "metric"]] == [*block, metric]).all(axis=1)]
             bars, boxes = part[~part["fixed"]], part[part["fixed"]].dropna(subset="mean_pct")
-            here = {"color": OURS, "label": f"here ({table.profile}), mean ± deviation over seeds"}
-            error = {"xerr": bars["sd_pct"].fillna(0), "error_kw": {"elinewidth": 1, "capsize": 2}}
+            here = {"color": OURS, "label": f"here ({table.profile}), mean and 95% interval over seeds"}
+            error = {"xerr": half_width(bars["sd_pct"], bars["seeds"]), "error_kw": {"elinewidth": 1, "capsize": 2}}
             axis.barh(bars["row"], bars["mean_pct"], height=0.62, **here, **error)
             axis.plot(bars["paper_pct"], bars["row"], "D", color=PAPER, markersize=5, label="paper (real data)")
             for dashes, box in zip(("--", ":"), boxes.itertuples(), strict=False):
@@ -105,8 +106,7 @@ def sensitivity(points: pd.DataFrame, symbols: Mapping[str, str], columns: int =
         if part.index.min() <= best <= part.index.max():
             axis.axvline(best, color=PAPER, linestyle="--", linewidth=1.2, label="the paper's best")
         axis.set_xlabel(symbol)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("GT-known Loc (%)")
+    figure.supylabel("GT-known Loc (%)")
     return _with_legend(figure, 3)
 
 
@@ -157,8 +157,7 @@ def threshold_curves(
         for row in () if paper is None else paper[paper["panel"] == panel].itertuples():
             label = f"{row.line}, the paper's highest"
             axis.axhline(row.value, color=colours[row.line], linestyle=":", linewidth=1.2, label=label)
-        labels = {"xlabel": "score-map threshold", "ylabel": "images localized (%)"}
-        axis.set(title=panel, xlim=(0, 1), ylim=(0, 102), **labels)
+        axis.set(title=panel, xlim=(0, 1), ylim=(0, 102), xlabel="score-map threshold", ylabel="images localized (%)")
         axis.label_outer()
     return _with_legend(figure, 4)
 

@@ -65,6 +65,16 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, confidence: float = CO
     return Effect(float(mean), float(mean - variance**0.5), float(mean + variance**0.5))
 
 
+def half_width(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Half of the 95% t interval of a mean over some repetitions, and none of a single one's.
+
+    Args:
+        deviation: (N,) sample deviations, in the unit of the mean; not a number for a single repetition.
+        count: (N,) numbers of repetitions.
+    """
+    return np.nan_to_num(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * deviation / np.sqrt(count))
+
+
 def looks(first: int, most: int) -> list[int]:
     """Numbers of repetitions at which something may be decided: each twice as many as the one before.
 
