@@ -63,7 +63,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wsolkit needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@echo "Setting up $(VENV), once: PyTorch and Jupyter are large, this takes a few minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[notebooks,dev]'
 	$(BIN)/python -m ipykernel install --sys-prefix --name wsolkit --display-name wsolkit >/dev/null
 	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1  # no question about news on the first start
 	@rm -f $(VENV)/.ready-*
