@@ -64,6 +64,7 @@ $(READY): pyproject.toml
 	@echo "Setting up $(VENV), once: PyTorch and Jupyter are large, this takes a few minutes ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[notebooks,dev]'
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # on all cores; pip would take one
 	$(BIN)/python -m ipykernel install --sys-prefix --name wsolkit --display-name wsolkit >/dev/null
 	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1  # no question about news on the first start
 	@rm -f $(VENV)/.ready-*
