@@ -148,8 +148,8 @@ def maps(folder: Path) -> str:
 
 
 def _mean(rows: pd.DataFrame) -> str:
-    found = (rows["value"] * 100).agg(["mean", "std", "count"]).to_frame().T
-    return f"{found['mean'].item():.1f} ± {half_width(found['std'], found['count']).item():.1f}"
+    percent = rows["value"] * 100
+    return f"{percent.mean():.1f} ± {half_width(percent.std(), percent.count()):.1f}"
 
 
 def claims(folder: Path, others: Sequence[Path] = ()) -> str:

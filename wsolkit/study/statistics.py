@@ -58,21 +58,22 @@ def paired_effect(ours: np.ndarray, baseline: np.ndarray, confidence: float = CO
     if seeds < 2:
         return Effect(float(mean), -np.inf, np.inf)
     variance = sum(
-        stats.t.ppf((1 + confidence) / 2, count - 1) ** 2 * gain.mean(axis).var(ddof=1) / count
+        half_width(gain.mean(axis).std(ddof=1), count, confidence) ** 2
         for axis, count in ((1, seeds), (0, images))
         if count > 1
     )
     return Effect(float(mean), float(mean - variance**0.5), float(mean + variance**0.5))
 
 
-def half_width(deviation: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Half of the 95% t interval of a mean over some repetitions, and none of a single one's.
+def half_width(deviation: np.ndarray | float, count: np.ndarray | int, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Half of the t interval of a mean; zero where there is only one value, which shows nothing of chance.
 
     Args:
-        deviation: (N,) sample deviations, in the unit of the mean; not a number for a single repetition.
-        count: (N,) numbers of repetitions.
+        deviation: sample deviation, in the unit of the mean: one or (N,); not a number for a single value.
+        count: numbers of values, of the same shape.
+        confidence: share of such intervals that hold the true mean.
     """
-    return np.nan_to_num(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * deviation / np.sqrt(count))
+    return np.nan_to_num(stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / np.sqrt(count))
 
 
 def looks(first: int, most: int) -> list[int]:
