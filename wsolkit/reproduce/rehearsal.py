@@ -88,10 +88,9 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
     """
     absent = {name for name in {recipe.dataset for recipe in recipes} if _is_absent(name, machine)}
     for recipe in progress(distinct(recipes), "recipes", unit="recipe"):
-        start, pictures = time.monotonic(), ""
+        start, pictures = time.monotonic(), "generated" if recipe.dataset in absent else "real"
         try:
             count = batch_size or recipe.batch_size
-            pictures = "generated" if recipe.dataset in absent else "real"
             train, test = (
                 _few(recipe, split, count, machine, recipe.dataset in absent) for split in ("train-weaksup", "test")
             )

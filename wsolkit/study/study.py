@@ -282,6 +282,8 @@ class Study:
         sheet = ImageOps.expand(bare, (0, 0, 0, 2 * letters if caveat else 0), "white")
         at, font = (sheet.width // 2, sheet.height - letters), ImageFont.load_default(letters)
         ImageDraw.Draw(sheet).text(at, caveat, fill="dimgrey", anchor="mm", font=font)
+        if sheet.getcolors(2**13):  # a chart, not pictures: with a palette the file is half as large and looks the same
+            sheet = sheet.quantize(256, dither=PIL.Image.Dither.NONE)
         with atomic_file(self._path(part, "png")) as partial:
             sheet.save(partial, "png", optimize=True, dpi=(160, 160))
         return self.show_figure(figure, part, preview_dpi)
@@ -363,8 +365,7 @@ def open_study(
     data = None if data_root is None else Path(data_root).expanduser().resolve()
     machine = Machine(data_root=data, device=device, cache=folders.cache_or_off())
     chosen.recipe(pretraining=pretraining)  # refuses a pretraining that the profile does not have
-    out = output_folder(chosen.name, out_root, pretraining)
-    plan_only = PLAN_VARIABLE in os.environ
+    out, plan_only = output_folder(chosen.name, out_root, pretraining), PLAN_VARIABLE in os.environ
     store, jobs = RunStore(folders.runs_root(), machine), jobs or default_jobs(machine.torch_device())
     out = out if plan_only else writable_folder(out)
     return Study(notebook, chosen, numbers, store, out, jobs, pretraining, plan_only)
