@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ import wsolkit
 from tests import count_lines, result_tables
 from wsolkit.study import compare
 from wsolkit.system.folders import notebooks_root
+from wsolkit.training import profiles
 
 ROOT = Path(wsolkit.__file__).resolve().parent.parent
 
@@ -117,6 +119,15 @@ def test_the_results_on_pages_are_those_of_the_csvs(committed):
     texts = [(committed / name).read_text() for name in result_tables.PAGES]
     assert [result_tables.filled(text, committed) for text in texts] == texts
     assert sum(text.count("<!-- end -->") for text in texts) == 17
+
+
+def test_the_committed_trials_mark_what_the_profiles_have(committed):
+    for folder in (result_tables.DEMO, result_tables.PHOTOS):
+        profile = profiles.get(Path(folder).name)
+        marked = pd.read_csv(committed / folder / "tuning.csv").set_index("method")["chosen"]
+        for method, settings in profile.trials.items():
+            has = profile.methods.get(method, {})
+            assert marked[method].to_list() == [options == has for options in settings], (folder, method)
 
 
 def test_other_machines_found_the_same(committed):
