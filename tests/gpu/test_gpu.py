@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -170,9 +169,7 @@ def test_two_processes_share_the_gpu(runs, tmp_path):
         pd.testing.assert_series_equal(together.history()[loss], run.history()[loss], rtol=0.02, atol=0.02)
 
 
-def test_a_compiled_step_changes_nothing_but_rounding(tmp_path, measured, monkeypatch):
-    if DEVICE.type == "cpu":  # traced as for a GPU; a minute of building the CPU's own kernels would show nothing more
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def test_a_compiled_step_changes_nothing_but_rounding(tmp_path, measured):
     recipe = tiny_recipe()
     histories = []
     for compiled in (False, True):

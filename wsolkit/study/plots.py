@@ -198,8 +198,7 @@ def box_grid(
         boxes: by method, one (n, 4) array per image.
         titles: what stands above each column.
     """
-    bare = [None] * len(images)
-    cells = [list(zip(images, true_boxes, predicted, bare, strict=True)) for predicted in boxes.values()]
+    cells = [list(zip(images, true_boxes, found, [None] * len(images), strict=True)) for found in boxes.values()]
     return _picture_grid(cells, 1.2, 1.28, titles, list(boxes))
 
 

@@ -365,7 +365,8 @@ def open_study(
     data = None if data_root is None else Path(data_root).expanduser().resolve()
     machine = Machine(data_root=data, device=device, cache=folders.cache_or_off())
     chosen.recipe(pretraining=pretraining)  # refuses a pretraining that the profile does not have
-    out, plan_only = output_folder(chosen.name, out_root, pretraining), PLAN_VARIABLE in os.environ
+    out = output_folder(chosen.name, out_root, pretraining)
+    plan_only = PLAN_VARIABLE in os.environ
     store, jobs = RunStore(folders.runs_root(), machine), jobs or default_jobs(machine.torch_device())
     out = out if plan_only else writable_folder(out)
     return Study(notebook, chosen, numbers, store, out, jobs, pretraining, plan_only)
