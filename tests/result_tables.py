@@ -118,7 +118,7 @@ def tuning(folder: Path) -> str:
     ]
     ours = " (ours: than chosen)" if "bridging" in set(tried["method"]) else ""
     other = f"other than its paper's values{ours}"
-    return _markdown(["method", other, "seeds", "MaxBoxAccV2", "GT-known Loc", "class.", "chosen"], lines)
+    return _markdown(["method", other, "seeds", "MaxBoxAccV2", "GT-known Loc", "Top-1 class.", "chosen"], lines)
 
 
 def as_printed(folder: Path) -> str:
@@ -188,7 +188,7 @@ def machines(first: Path, others: Mapping[str, Path]) -> str:
         verdicts = (opposite, len(changed) - opposite) if judged else ("–", "–")
         lines.append([name, *map(str, (len(numbers), *states, *verdicts))])
     heads = ("compared with", "numbers", "equal", "within the interval", "outside", "opposite verdicts")
-    return _markdown([*heads, "open in one alone"], lines)
+    return _markdown([*heads, "open in only one"], lines)
 
 
 def counted(folders: Mapping[str, Path]) -> str:

@@ -170,7 +170,7 @@ def test_the_scoreboard_shows_the_part_that_decided(known):
     [row] = scoreboard(check([parts], known)).to_dict("records")
     assert row["verdict"] == "not reproduced"
     assert row["measured"].startswith("gt_known_loc: vanilla against drop + sim + norm: -")
-    assert row["measured"].endswith(" points, asked above 5 points, 3 repetitions (shown: one of 2 parts)")
+    assert row["measured"].endswith(" points, claimed: above 5 points, 3 repetitions (shown: one of 2 parts)")
 
 
 def slight(known):

@@ -210,7 +210,7 @@ def test_out_of_memory_names_the_batch_and_what_to_try(store, tiny, monkeypatch)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(methods.Method, "step", full)
-    with pytest.raises(TrainingError, match=r"Out of memory on cpu: epoch 1, step 1, 8 images .* batch size of 4"):
+    with pytest.raises(TrainingError, match=r"Out of memory on cpu: epoch 1, step 1, 8 images .* --parts 2"):
         store.get(tiny)
 
 

@@ -84,7 +84,7 @@ def test_every_notebook_of_the_paper_profile_can_be_planned_without_data():
 
 def test_a_notebook_whose_data_set_the_profile_lacks_is_left_out():
     lacking, other = planning.plan(["tableA1_openimages", "table1_cub_vgg16"], "photos").notebooks
-    assert "Profile 'photos' has no OpenImages; demo, paper, smoke have" in lacking.skipped
+    assert "Profile 'photos' has no OpenImages; these have: demo, paper, smoke." in lacking.skipped
     assert (bool(other.recipes), other.skipped) == (True, None)
 
 

@@ -65,7 +65,7 @@ def test_the_key_is_stable():
         ({"epochs": 10**12}, "epochs = 1000000000000"),
         ({"crop_size": 65, "resize_size": 64}, "does not fit in resize_size = 64"),
         ({"epochs": 2, "warm_epochs": 3}, "warm_epochs = 3 is more than epochs = 2"),
-        ({"pretrained": tiny_recipe(backbone="vgg16")}, "'mini_vgg' cannot be pretrained by a 'vgg16'"),
+        ({"pretrained": tiny_recipe(backbone="vgg16")}, "pretrained is a 'vgg16'; expected a 'mini_vgg'"),
         ({"snapshot_epochs": (4,)}, "snapshot_epochs = .4,. go beyond epochs = 3"),
         ({"select_by": "test"}, "select_by = 'test'"),
         ({"method_options": {"lambda": 1}}, "unknown name 'lambda'"),

@@ -49,7 +49,7 @@ def test_blocks_that_the_profile_lacks_are_left_out_with_a_line(request, capsys)
     photos = dataclasses.replace(own, profile=profiles.get("photos"))
     asked = [("CUB", "VGG16"), ("CUB", "ResNet50"), ("ImageNet-1K", "VGG16")]
     assert photos.available(asked) == [asked[0], asked[2]]
-    assert capsys.readouterr().out == "Left out: Profile 'photos' has no ResNet50; demo, paper, smoke have.\n"
+    assert capsys.readouterr().out == "Left out: Profile 'photos' has no ResNet50; these have: demo, paper, smoke.\n"
     assert own.available(asked) == asked
     assert capsys.readouterr().out == ""
     with pytest.raises(NotInProfileError, match="has no ResNet50"):

@@ -25,7 +25,7 @@ def reproduce(
     data_root: DataRoot = None,
     out_root: Annotated[Path | None, typer.Option(help="Folder for results, which go into its PROFILE/.")] = None,
     device: Device = "auto",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one per core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs and notebooks at once; one per core or GPU.")] = None,
     precision: Precision = "float32",
     compiled: Compile = False,
     again: Annotated[bool, typer.Option("--again", help="Also execute notebooks that would not change.")] = False,
@@ -143,7 +143,7 @@ def rehearse(
             failed += done.failure is not None
             typer.echo(rehearsal.describe(done))
     for backbone, file in rehearsal.weights_at_hand(recipes).items():
-        typer.echo(f"ImageNet weights of {backbone}: {file or 'missing; training will say where to put them'}")
+        typer.echo(f"ImageNet weights of {backbone}: {file or f'missing; wsolkit data get weights --name {backbone}'}")
     typer.echo(f"{len(recipes)} distinct recipes rehearsed, {failed} failed")
     _say_what_is_left_out(plan)
     if failed:

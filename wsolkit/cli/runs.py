@@ -28,7 +28,7 @@ def list_runs() -> None:
     else:
         show_table(table)
     if (table["state"] == "foreign").any():
-        typer.echo("foreign: made by another version of the kit or of a method; `wsolkit runs show KEY` says why")
+        typer.echo("foreign: made by another version of the kit or of a method; `wsolkit runs verify KEY` says more")
 
 
 @app.command()

@@ -143,7 +143,7 @@ def _receive(archive: Archive, part: Path) -> None:
                 for block in progress(answer.iter_content(BLOCK), archive.name, total, "MiB"):
                     file.write(block)
                     if archive.bytes is not None and file.tell() > archive.bytes:
-                        raise DataError(f"{archive.url} sends more than the {archive.bytes} bytes of the file.")
+                        raise DataError(f"{archive.url} sends more than its {archive.bytes} bytes. Get it elsewhere.")
     except (OSError, ValueError) as error:  # those of requests are OSErrors
         raise DataError(f"Cannot download {archive.url}: {error}. Run the same command again to resume it.") from error
 

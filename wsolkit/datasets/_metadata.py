@@ -105,7 +105,7 @@ def class_names(metadata: Metadata, name_of: Callable[[str], str]) -> tuple[str,
     labels, first = np.unique(metadata.labels, return_index=True)
     if len(labels) <= labels[-1]:
         missing = np.flatnonzero(labels != np.arange(len(labels)))[0]
-        raise DataError(f"Labels go up to {labels[-1]}, but no image has label {missing}. Labels must leave no gap.")
+        raise DataError(f"Labels go up to {labels[-1]}, but no image has label {missing}. Number them without gaps.")
     return tuple(name_of(metadata.image_ids[number]) for number in first)
 
 

@@ -83,7 +83,7 @@ def check_names(names: Sequence[str], classes: int) -> None:
         DataError: if the numbers differ.
     """
     if names and len(names) != classes:
-        raise DataError(f"{len(names)} names of classes were given, and the model has {classes} classes.")
+        raise DataError(f"{len(names)} names of classes were given; the model has {classes} classes. Give one each.")
 
 
 def read_picture(file: Path) -> Image.Image:
@@ -104,7 +104,7 @@ def read_picture(file: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # of damage that does not keep a picture from being read
             with Image.open(file, formats=sorted(Image.OPEN.keys() - EXCLUDED) or None) as opened:
                 if opened.width * opened.height > PIXELS:
-                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; make it smaller first.")
+                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; scale it to {PIXELS:,}.")
                 opened.load()
                 return _rgb(opened)
     except DataError:

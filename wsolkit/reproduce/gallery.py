@@ -118,5 +118,4 @@ def as_html(frame: pd.DataFrame, name: str) -> str:
 
 
 def _heading(name: str) -> str:
-    words = name.removesuffix("_pct").replace("_", " ")
-    return f"{words} %" if name.endswith("_pct") else words
+    return name.removesuffix("_pct").replace("_", " ") + " %" * name.endswith("_pct")

@@ -81,7 +81,7 @@ def in_one_line(found: pd.DataFrame, changed: pd.DataFrame) -> str:
     agree = (found["state"] != "outside").sum()
     said = f"{agree:,} of {len(found):,} numbers ({100 * agree / len(found):.1f}%) agree within their intervals"
     opposite = len(contradictory(changed))
-    return f"{said}; {opposite} verdicts contradict each other, {len(changed) - opposite} claims are open in one alone"
+    return f"{said}; {opposite} verdicts contradict each other, {len(changed) - opposite} are open in only one of both"
 
 
 def by_notebook(found: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def committed(folder: Path, into: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        raise DataError(f"No results of {name} are committed. Give two folders.") from None
+        raise DataError(f"git has no committed results of {name}, or does not answer. Give two folders.") from None
     zipfile.ZipFile(io.BytesIO(done.stdout)).extractall(into)
     return into / name
 

@@ -186,8 +186,8 @@ def _train_epoch(
             count, side, reason = len(batch.images), batch.images.shape[-1], str(error).split(". ")[0].strip()
             raise TrainingError(
                 f"Out of memory on {engine.device}: {where}, {count} images of {side}x{side}. Finished epochs are "
-                f"kept. Try more --parts, a batch size of {max(1, count // 2)}, or close other programs that use the "
-                f"device. ({reason})"
+                f"kept. Train fewer runs at once (`wsolkit reproduce --jobs 1`), or this one in more parts (`wsolkit "
+                f"train RECIPE --parts {2 * parts}`). ({reason})"
             ) from error
         if should_stop():
             raise Stopped(f"Stopped in {where}; the same call goes on from epoch {epoch}.")

@@ -116,9 +116,9 @@ class Recipe:
         if any(epoch > self.epochs for epoch in self.snapshot_epochs):
             raise RecipeError(f"snapshot_epochs = {self.snapshot_epochs} go beyond epochs = {self.epochs}.")
         if isinstance(self.pretrained, Recipe) and self.pretrained.backbone != self.backbone:
-            raise RecipeError(f"A {self.backbone!r} cannot be pretrained by a {self.pretrained.backbone!r}.")
+            raise RecipeError(f"pretrained is a {self.pretrained.backbone!r}; expected a {self.backbone!r}.")
         if self.nesterov and not self.momentum:
-            raise RecipeError("nesterov needs a momentum above 0.")
+            raise RecipeError("nesterov needs a momentum above 0; received 0. Raise it, or set nesterov = false.")
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -166,7 +166,7 @@ def _submit_array(folder: Path, tasks: Sequence[TrainTask], cluster: SlurmCluste
         executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
         return [job.job_id for job in executor.submit_array(tasks)]
     except ImportError:
-        raise WsolkitError("Slurm needs submitit: pip install 'wsolkit[cluster]'.") from None
+        raise WsolkitError("Slurm needs submitit: pip install submitit.") from None
     except (RuntimeError, subprocess.CalledProcessError) as error:
         last = str(error).strip().splitlines()[-1][:200]
         raise WsolkitError(

@@ -33,7 +33,7 @@ def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
         from accelerate import Accelerator
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError:
-        raise TrainingError("Tracking needs Accelerate: pip install 'wsolkit[tracking]'.") from None
+        raise TrainingError("Tracking needs Accelerate: pip install accelerate.") from None
     if tracker not in LOGGER_TYPE_TO_CLASS:
         raise unknown("tracker", tracker, LOGGER_TYPE_TO_CLASS)
     if tracker not in map(str, get_available_trackers()):

@@ -128,7 +128,7 @@ class Profile:
         name = self._lookup("backbone of the paper", backbone, "backbones")
         published_weights = self.pretrained if pretraining == 0 else None
         if source != "paper" and not self.published_values:
-            raise RecipeError(f"Profile {self.name!r} has hyperparameters of its own; source {source!r} is for paper.")
+            raise RecipeError(f"Profile {self.name!r} has its own hyperparameters; source {source!r} is of 'paper'.")
         values = dict(self.training) | dict(self.bridging)
         if self.published_values:
             values |= published.hyperparameters(dataset, backbone, source)
@@ -160,7 +160,7 @@ class Profile:
         if name in known:
             return known[name]
         if others := [other for other in names() if other != self.name and name in getattr(get(other), field)]:
-            raise NotInProfileError(f"Profile {self.name!r} has no {name}; {', '.join(others)} have.")
+            raise NotInProfileError(f"Profile {self.name!r} has no {name}; these have: {', '.join(others)}.")
         raise unknown(kind, name, known)
 
     def pretraining_recipe(self, backbone: str, seed: int = 0) -> Recipe:
