@@ -1,5 +1,6 @@
 """Tables of results in README and docs/, from the committed CSVs; ``make notebooks`` writes them, a test compares."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def filled(text: str, root: Path = ROOT) -> str:
     tables = {
         "table 7": table7(demo),
         "claims": claims(demo, pretrainings),
+        "claims, held": held(demo, pretrainings),
+        "claims, contradicted": contradicted(demo, pretrainings),
         "table 7, pretrainings": ablations(dict(zip(("published", "1", "2"), (demo, *pretrainings), strict=True))),
         "table 7, machines": ablations({"AMD EPYC, AVX-512": demo} | others),
         "machines": machines(demo, others),
@@ -162,6 +165,39 @@ def claims(folder: Path, others: Sequence[Path] = ()) -> str:
         shown[name] = other.set_index("claim")["verdict"].map(signs)
     columns = ["text", "where", "measured", "verdict", *by_name]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
+
+
+def held(folder: Path, others: Sequence[Path]) -> str:
+    """What becomes of the claims that are reproduced from the published weights, from other pretrainings."""
+    verdicts = _verdicts(folder, others)
+    lines = []
+    for name, found in verdicts[verdicts.iloc[:, 0] == "reproduced"].iloc[:, 1:].items():
+        lines.append([str(name), *(str((found == verdict).sum()) for verdict in SIGNS)])
+    every = str((verdicts == "reproduced").all(axis=1).sum())
+    return _markdown(["from", *SIGNS], [*lines, ["all three", every, "", ""]])
+
+
+def contradicted(folder: Path, others: Sequence[Path]) -> str:
+    """Claims that one pretraining reproduces and another does not, with the effect that decided."""
+    verdicts = _verdicts(folder, others)
+    opposite = verdicts[verdicts.isin(["reproduced"]).any(axis=1) & verdicts.isin(["not reproduced"]).any(axis=1)]
+    boards = [pd.read_csv(each / "claims_summary.csv", index_col="claim") for each in (folder, *others)]
+    lines = []
+    for claim in opposite.index:
+        rows = [board.loc[claim] for board in boards]
+        effects = (re.search(r"[+-][\d.]+ \[.+?\]", row["measured"]) for row in rows)
+        cells = [
+            f"{SIGNS[row['verdict']]} {row['measured'].split(':')[0]} {effect[0] if effect else ''}"
+            for row, effect in zip(rows, effects, strict=True)
+        ]
+        lines.append([rows[0]["text"], *cells])
+    return _markdown(["claim", *verdicts], lines)
+
+
+def _verdicts(folder: Path, others: Sequence[Path]) -> pd.DataFrame:
+    boards = {"published weights": folder} | {each.name.replace("-", " "): each for each in others}
+    files = {name: each / "claims_summary.csv" for name, each in boards.items()}
+    return pd.DataFrame({name: pd.read_csv(file, index_col="claim")["verdict"] for name, file in files.items()})
 
 
 def ablations(folders: Mapping[str, Path]) -> str:

@@ -135,7 +135,7 @@ def test_folders_that_cannot_be_compared_are_named(tmp_path):
         compare.numbers(first, other)
     with pytest.raises(DataError, match="not in a clone"):
         compare.committed(tmp_path, tmp_path)
-    with pytest.raises(DataError, match="No results of .*never are committed"):
+    with pytest.raises(DataError, match="no committed results of .*never"):
         compare.committed(folders.PACKAGE.parent / "figures" / "never", tmp_path)
 
 
