@@ -118,7 +118,7 @@ def committed(tmp_path_factory) -> Path:
 def test_the_results_on_pages_are_those_of_the_csvs(committed):
     texts = [(committed / name).read_text() for name in result_tables.PAGES]
     assert [result_tables.filled(text, committed) for text in texts] == texts
-    assert sum(text.count("<!-- end -->") for text in texts) == 17
+    assert sum(text.count("<!-- end -->") for text in texts) == 19
 
 
 def test_the_committed_trials_mark_what_the_profiles_have(committed):
