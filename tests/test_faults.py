@@ -23,7 +23,7 @@ from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import RunStore
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["wsolkit.training.run_store", "torch._dynamo"])
+FORKS.set_forkserver_preload(["tests.test_faults", "torch._dynamo"])
 
 
 def train(root, machine, *recipes) -> None:

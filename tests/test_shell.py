@@ -126,4 +126,4 @@ def test_a_recipe_follows_the_paper_or_the_released_code(wsolkit):
     assert (code, errors) == (2, "Error: Unknown hyperparameter source 'xyz'. Known: authors, paper, released.\n")
     code, _, errors = wsolkit("recipe", "--profile", "demo", "--source", "released")
     assert code == 2
-    assert "Profile 'demo' has hyperparameters of its own" in errors
+    assert "Profile 'demo' has its own hyperparameters" in errors

@@ -140,7 +140,8 @@ def _asked(plan: NotebookPlan, variables: Mapping[str, str]) -> NotebookPlan:
     if not _ASKS.search("\n".join(cell.source for cell in cells)):
         return plan
     code = [(cell.source, plan.parameters if notebooks.takes_parameters(cell) else {}) for cell in cells]
-    preload = [f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__)]
+    # Once for all notebooks: each would import torchvision for its backbones, which takes as long as PyTorch.
+    preload = ["torchvision", *(f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__))]
     try:
         answer = call_apart(_ask, plan.notebook.parent, code, variables, seconds=PATIENCE, preload=preload)
     except WsolkitError as error:

@@ -128,7 +128,7 @@ class Profile:
         name = self._lookup("backbone of the paper", backbone, "backbones")
         published_weights = self.pretrained if pretraining == 0 else None
         if source != "paper" and not self.published_values:
-            raise RecipeError(f"Profile {self.name!r} has its own hyperparameters; source {source!r} is of 'paper'.")
+            raise RecipeError(f"Profile {self.name!r} has its own hyperparameters: source {source!r} needs 'paper'.")
         values = dict(self.training) | dict(self.bridging)
         if self.published_values:
             values |= published.hyperparameters(dataset, backbone, source)
