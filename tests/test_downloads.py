@@ -243,7 +243,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, name):
 def test_an_archive_that_unpacks_to_too_much_leaves_nothing(tmp_path, name):
     archive = MAKERS[name](tmp_path / name, {"top/a": b"0" * 1_500_000, "top/b": b"0" * 1_500_000})
     assert archive.stat().st_size < 20_000
-    with pytest.raises(DataError, match="unpacks to more than 2999999 bytes"):
+    with pytest.raises(DataError, match="grows to more than 2999999 bytes"):
         unpack(archive, tmp_path / "out", limit=2_999_999)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
     unpack(archive, tmp_path / "out", limit=3_000_000)

@@ -116,11 +116,11 @@ def _extract(archive: Path, folder: Path, limit: int) -> None:
             ]
         for name, is_plain, *_ in members:
             if not is_plain or not stays_below(name):
-                raise DataError(f"{archive} is not safe: {name!r} in it is a link or a device, or leads out of it.")
+                raise DataError(f"{archive} is not safe to unpack: {name!r} is a link, a device, or leads out of it.")
         if len({name for name, *_ in members}) < len(members):
-            raise DataError(f"{archive} is not safe: it holds the same name twice.")
+            raise DataError(f"{archive} is not safe to unpack: it holds the same name twice.")
         if sum(size for _, _, size, _ in members) > limit:
-            raise DataError(f"{archive} is not safe: it unpacks to more than {limit} bytes.")
+            raise DataError(f"{archive} is not safe to unpack: it grows to more than {limit} bytes.")
         for name, _, _, read in progress(members, f"files of {archive.name}"):
             (folder / name if read is None else (folder / name).parent).mkdir(parents=True, exist_ok=True)
             if read is not None:
