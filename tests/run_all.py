@@ -6,18 +6,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+from wsolkit.system.processes import cores
+
 ROOT = Path(__file__).resolve().parent.parent
 
-#: As many tests at once as there are cores; those of one file, and the cells of one notebook, in their order.
-PARALLEL = ["--numprocesses", "auto", "--dist", "loadfile"]
+#: Tests of one file, and the cells of one notebook, run in their order; files and notebooks beside each other.
+BY_FILE = ["--dist", "loadfile", "--numprocesses"]
 
 STAGES = {
     "batch": ["-m", "wsolkit", "reproduce", "--profile", "smoke"],
     "notebooks": [
         *["-m", "pytest", "notebooks", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"],
-        *["-p", "no:cacheprovider", *PARALLEL],
+        *["-p", "no:cacheprovider", *BY_FILE, str(cores())],
     ],
-    "unit tests": ["-m", "pytest", "tests", *PARALLEL],
+    # One more than there are cores: a tenth of the time some test waits for processes of its own.
+    "unit tests": ["-m", "pytest", "tests", *BY_FILE, str(cores() + 1)],
 }
 
 
