@@ -118,10 +118,10 @@ def test_the_command_fails_where_two_folders_disagree(tmp_path):
     same = CliRunner().invoke(cli.app, ["compare", str(first), str(first)])
     assert same.exit_code == 0
     assert "3 of 3 numbers (100.0%) agree within their intervals; 0 verdicts contradict each other, " in same.output
-    assert "each other, 0 are open in only one of both" in same.output
+    assert "each other, 0 are open in one folder only" in same.output
     differ = CliRunner().invoke(cli.app, ["compare", str(first), str(second)])
     assert differ.exit_code == 1
-    assert "1 verdicts contradict each other, 0 are open in only one of both" in differ.output
+    assert "1 verdicts contradict each other, 0 are open in one folder only" in differ.output
     brief = CliRunner().invoke(cli.app, ["compare", str(first), str(second), "--brief"])
     assert (brief.exit_code, brief.output.count("\n")) == (0, 1)
 

@@ -242,7 +242,7 @@ def test_pictures_are_prepared_as_the_published_weights_expect(monkeypatch):
     assert (opened.network.transform_input, opened.size) == (True, 224)
     assert classifiers.open_classifier(Path("imagenet"), "efficientnet_b1").size == 240
     assert classifiers.open_classifier(Path("imagenet"), "efficientnet_b1", size=224).size == 224
-    with pytest.raises(CheckpointError, match="efficientnet_v2_l expects colours of other means"):
+    with pytest.raises(CheckpointError, match="efficientnet_v2_l expects images normalised unlike ImageNet's"):
         classifiers.open_classifier(Path("imagenet"), "efficientnet_v2_l")
 
 

@@ -29,7 +29,7 @@ def notebook_names(begun: str) -> list[str]:
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Notebooks, e.g. table7_ablation; none: all but tuning.", autocompletion=notebook_names),
+    typer.Argument(help="Notebooks, e.g. table7_ablation; if none, all but tuning.", autocompletion=notebook_names),
 ]
 
 

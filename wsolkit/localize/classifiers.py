@@ -70,7 +70,7 @@ def open_classifier(weights: Path, model: str | None = None, size: int | None = 
         published = imagenet_weights(name)
         expected = published.transforms()
         if tuple(expected.mean) != IMAGENET_MEAN:
-            raise CheckpointError(f"{name} expects colours of other means than ImageNet's; choose another --model.")
+            raise CheckpointError(f"{name} expects images normalised unlike ImageNet's; choose another --model.")
         network = load_classifier(name, models.torchvision_file(published))
         if hasattr(network, "transform_input"):  # of GoogLeNet and Inception, whose weights expect other means
             network.transform_input = True  # type: ignore[assignment]  # torch takes it for a module

@@ -104,7 +104,7 @@ def read_picture(file: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # of damage that does not keep a picture from being read
             with Image.open(file, formats=sorted(Image.OPEN.keys() - EXCLUDED) or None) as opened:
                 if opened.width * opened.height > PIXELS:
-                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; scale it to {PIXELS:,}.")
+                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; the limit is {PIXELS:,}.")
                 opened.load()
                 return _rgb(opened)
     except DataError:

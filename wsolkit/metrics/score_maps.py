@@ -93,7 +93,7 @@ def score_folder(
     if broken:
         raise DataError(_complaint(broken, len(metadata.image_ids), folder))
     if smallest < FEW_CELLS:
-        logger.warning("Maps of %d pixels a side give too high rates: first resize maps to their images.", smallest)
+        logger.warning("Maps of %d pixels a side give rates too high; resize them to their images first.", smallest)
     counted = {"threshold_step": threshold_step, "n_images": len(metadata.image_ids)}
     if metadata.masks is None:
         return {"contours": contours} | counted | boxes.compute()

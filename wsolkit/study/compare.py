@@ -81,7 +81,7 @@ def in_one_line(found: pd.DataFrame, changed: pd.DataFrame) -> str:
     agree = (found["state"] != "outside").sum()
     said = f"{agree:,} of {len(found):,} numbers ({100 * agree / len(found):.1f}%) agree within their intervals"
     opposite = len(contradictory(changed))
-    return f"{said}; {opposite} verdicts contradict each other, {len(changed) - opposite} are open in only one of both"
+    return f"{said}; {opposite} verdicts contradict each other, {len(changed) - opposite} are open in one folder only"
 
 
 def by_notebook(found: pd.DataFrame) -> pd.DataFrame:
