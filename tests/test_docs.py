@@ -50,7 +50,7 @@ def test_the_site_is_built_without_a_warning_and_its_links_lead_somewhere(tmp_pa
     ended = subprocess.run([*command, ROOT / "docs", tmp_path / "site"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     pages = sorted((tmp_path / "site").rglob("*.html"))
-    assert {"index.html", "guide.html", "maps.html"} <= {page.name for page in pages}
+    assert {"index.html", "how_it_works.html", "maps.html"} <= {page.name for page in pages}
     assert "norm_map" in (tmp_path / "site" / "reference" / "maps.html").read_text()
     assert broken(pages) == []
 

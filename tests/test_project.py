@@ -86,7 +86,7 @@ def test_commands_on_the_pages_exist(page):
     used = re.findall(
         r"(?:^|`)\s*(?:\.venv/bin/)?wsolkit ([a-z]+)(?: ([a-z]+))?([^`\n]*)", page.read_text(), re.MULTILINE
     )
-    assert used or page.name not in ("notebooks.md", "steps.md", "your_own.md", "extending.md")
+    assert used or page.name not in ("notebooks.md", "real_data.md", "your_own.md", "extending.md")
     for name, second, rest in used:
         command = get_command(app).commands[name]
         command = getattr(command, "commands", {}).get(second, command)
