@@ -157,47 +157,52 @@ def _mean(rows: pd.DataFrame) -> str:
 
 def claims(folder: Path, others: Sequence[Path] = ()) -> str:
     """The paper's claims with their verdicts, where there are runs to judge by; and those from other pretrainings."""
-    board = pd.read_csv(folder / "claims_summary.csv", index_col="claim").query("verdict != 'not measured'")
+    published, *more = _boards(folder, others).items()
+    board = published[1].query("verdict != 'not measured'")
     signs = {**SIGNS, "not measured": "–"}
     shown = board.assign(verdict=board["verdict"].map(lambda verdict: f"{SIGNS[verdict]} {verdict}"))
-    by_name = {other.name.replace("-", " "): pd.read_csv(other / "claims_summary.csv") for other in others}
-    for name, other in by_name.items():
-        shown[name] = other.set_index("claim")["verdict"].map(signs)
-    columns = ["text", "where", "measured", "verdict", *by_name]
+    for name, other in more:
+        shown[name] = other["verdict"].map(signs)
+    columns = ["text", "where", "measured", "verdict", *(name for name, _ in more)]
     return _markdown(["claim", *columns[1:]], shown[columns].fillna("").to_numpy().tolist())
 
 
 def held(folder: Path, others: Sequence[Path]) -> str:
     """What becomes of the claims that are reproduced from the published weights, from other pretrainings."""
-    verdicts = _verdicts(folder, others)
-    lines = []
-    for name, found in verdicts[verdicts.iloc[:, 0] == "reproduced"].iloc[:, 1:].items():
-        lines.append([str(name), *(str((found == verdict).sum()) for verdict in SIGNS)])
+    verdicts = _verdicts(_boards(folder, others)).query("`published weights` == 'reproduced'")
+    lines = [[name, *(str((verdicts[name] == sign).sum()) for sign in SIGNS)] for name in verdicts.columns[1:]]
     every = str((verdicts == "reproduced").all(axis=1).sum())
     return _markdown(["from", *SIGNS], [*lines, ["all three", every, "", ""]])
 
 
 def contradicted(folder: Path, others: Sequence[Path]) -> str:
     """Claims that one pretraining reproduces and another does not, with the effect that decided."""
-    verdicts = _verdicts(folder, others)
-    opposite = verdicts[verdicts.isin(["reproduced"]).any(axis=1) & verdicts.isin(["not reproduced"]).any(axis=1)]
-    boards = [pd.read_csv(each / "claims_summary.csv", index_col="claim") for each in (folder, *others)]
+    boards = _boards(folder, others)
+    verdicts = _verdicts(boards)
+    opposite = (verdicts == "reproduced").any(axis=1) & (verdicts == "not reproduced").any(axis=1)
     lines = []
-    for claim in opposite.index:
-        rows = [board.loc[claim] for board in boards]
-        effects = (re.search(r"[+-][\d.]+ \[.+?\]", row["measured"]) for row in rows)
-        cells = [
-            f"{SIGNS[row['verdict']]} {row['measured'].split(':')[0]} {effect[0] if effect else ''}"
-            for row, effect in zip(rows, effects, strict=True)
-        ]
-        lines.append([rows[0]["text"], *cells])
-    return _markdown(["claim", *verdicts], lines)
+    for claim, found in verdicts[opposite].iterrows():
+        measured = [board.at[claim, "measured"] for board in boards.values()]
+        cells = [f"{SIGNS[verdict]} {_decisive(words)}" for verdict, words in zip(found, measured, strict=True)]
+        lines.append([boards["published weights"].at[claim, "text"], *cells])
+    return _markdown(["claim", *boards], lines)
 
 
-def _verdicts(folder: Path, others: Sequence[Path]) -> pd.DataFrame:
-    boards = {"published weights": folder} | {each.name.replace("-", " "): each for each in others}
-    files = {name: each / "claims_summary.csv" for name, each in boards.items()}
-    return pd.DataFrame({name: pd.read_csv(file, index_col="claim")["verdict"] for name, file in files.items()})
+def _decisive(measured: str) -> str:
+    """Metric, effect and interval of what a claim's row says was measured."""
+    found = re.fullmatch(r"([^:]+): .*?([+-][\d.]+ \[.+?\]).*", measured)
+    assert found, measured
+    return " ".join(found.groups())
+
+
+def _boards(folder: Path, others: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """The claims from the published weights and from other pretrainings, by name."""
+    places = {"published weights": folder} | {other.name.replace("-", " "): other for other in others}
+    return {name: pd.read_csv(place / "claims_summary.csv", index_col="claim") for name, place in places.items()}
+
+
+def _verdicts(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.DataFrame({name: board["verdict"] for name, board in boards.items()})
 
 
 def ablations(folders: Mapping[str, Path]) -> str:

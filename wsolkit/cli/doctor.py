@@ -97,8 +97,8 @@ def _packages() -> tuple[str, ...]:
     needed = [Requirement(line) for line in requires("wsolkit") or []]
     needed = [each for each in needed if not each.marker or each.marker.evaluate({"extra": ""})]
     here = {each.name: next((found.version for found in distributions(name=each.name)), "none") for each in needed}
-    fits = [each for each in needed if here[each.name] != "none" and each.specifier.contains(here[each.name], True)]
-    if missing := [each for each in needed if each not in fits]:
+    fits = {each: here[each.name] != "none" and each.specifier.contains(here[each.name], True) for each in needed}
+    if missing := [each for each in needed if not fits[each]]:
         found = "; ".join(f"{each} (here: {here[each.name]})" for each in missing)
         return "wrong", found, shlex.join([sys.executable, "-m", "pip", "install", *map(str, missing)])
     return "ok", ", ".join(f"{name} {here[name]}" for name in ("torch", "torchvision", "numpy", "pandas"))

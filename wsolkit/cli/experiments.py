@@ -89,14 +89,12 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400 --gpu-memory 12
     """
+    from wsolkit.cli import housekeeping
     from wsolkit.reproduce import cost, notebooks, planning
     from wsolkit.study.study import default_jobs
-    from wsolkit.system import folders
-    from wsolkit.training.machine import Machine
-    from wsolkit.training.run_store import RunStore
 
     wanted = planning.plan(names or [], profile, notebooks.parse_settings(settings or []))
-    store = RunStore(folders.runs_root(), Machine())
+    store = housekeeping.open_store()
     table = wanted.table(store, images_per_second)
     if len(table):
         show_table(planning.by_kind(table))

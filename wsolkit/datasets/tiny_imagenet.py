@@ -88,7 +88,7 @@ def open_split(split: str, size: int, options: Options, data_root: Path | None) 
     if split != "train-weaksup":
         items = [item for item in items if box_share(np.array([item[2]]), SIDE, SIDE) <= options.max_box_share]
     if not items:
-        raise DataError(f"{data_root} has no {split} image of the classes {', '.join(chosen)} within max_box_share.")
+        raise DataError(f"{data_root} has no {split} image of the classes {', '.join(chosen)} that the options admit.")
     paths = {PurePosixPath(name).stem: name for name, _, _ in items}
     if len(paths) < len(items):
         raise DataError(f"The lists in {data_root} name an image of {split} twice. Copy the data again.")

@@ -118,4 +118,5 @@ def as_html(frame: pd.DataFrame, name: str) -> str:
 
 
 def _heading(name: str) -> str:
-    return name.removesuffix("_pct").replace("_", " ") + " %" * name.endswith("_pct")
+    words = name.removesuffix("_pct").replace("_", " ")
+    return f"{words} %" if name.endswith("_pct") else words

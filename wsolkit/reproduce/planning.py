@@ -123,8 +123,11 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     asked = (each for each in notebooks.find(names) if names or each.stem not in notebooks.NAMED_ONLY)
     plans = [_checked(notebook, given) for notebook in asked]
     variables = notebooks.variables(given["profile"]) | {PLAN_VARIABLE: "1"}
+    # Several notebooks would import torchvision each, for their backbones; it takes as long as PyTorch.
+    shared = ["torchvision"] if len(plans) > 1 else []
+    preload = [*shared, *(f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__))]
     with ThreadPoolExecutor(cores()) as threads:
-        return Plan(given, tuple(threads.map(_asked, plans, repeat(variables))))
+        return Plan(given, tuple(threads.map(_asked, plans, repeat(variables), repeat(preload))))
 
 
 def _checked(notebook: Path, given: Mapping[str, Any]) -> NotebookPlan:
@@ -134,14 +137,12 @@ def _checked(notebook: Path, given: Mapping[str, Any]) -> NotebookPlan:
         return NotebookPlan(notebook, problem=str(error))
 
 
-def _asked(plan: NotebookPlan, variables: Mapping[str, str]) -> NotebookPlan:
+def _asked(plan: NotebookPlan, variables: Mapping[str, str], preload: Sequence[str]) -> NotebookPlan:
     """A plan with what its notebook asks for."""
     cells = [] if plan.parameters is None else notebooks.code_cells(plan.notebook)
     if not _ASKS.search("\n".join(cell.source for cell in cells)):
         return plan
     code = [(cell.source, plan.parameters if notebooks.takes_parameters(cell) else {}) for cell in cells]
-    # Once for all notebooks: each would import torchvision for its backbones, which takes as long as PyTorch.
-    preload = ["torchvision", *(f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__))]
     try:
         answer = call_apart(_ask, plan.notebook.parent, code, variables, seconds=PATIENCE, preload=preload)
     except WsolkitError as error:

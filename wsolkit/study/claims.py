@@ -387,8 +387,8 @@ def _in_words(part: pd.Series, parts: int) -> str:
     scale, unit = (1, "") if part["quantity"] in NO_RATES else (100, " points")
     difference, low, high = (part[name] * scale for name in ("difference", "low", "high"))
     sign = "within ±" if part["relation"] == "within" else "above "
-    asked = f", claimed: {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
+    claimed = f", claimed: {sign}{part['margin'] * scale:g}{unit}" if part["margin"] else ""
     if part["part_verdict"] == "not reproduced" and part["relation"] == "above" and high > part["margin"] * scale:
-        asked += f", which leaves no gain of {part['negligible'] * scale:.2g}{unit}"
+        claimed += f", which leaves no gain of {part['negligible'] * scale:.2g}{unit}"
     found = tables.with_interval(difference, low, high)
-    return f"{part['part']}: {found}{unit}{asked}, {part['seeds']} repetitions{more}"
+    return f"{part['part']}: {found}{unit}{claimed}, {part['seeds']} repetitions{more}"
