@@ -18,12 +18,10 @@ from tests.conftest import tiny_recipe, wait_until
 from wsolkit import methods
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.system.atomic_files import atomic_file
+from wsolkit.system.processes import process_context
 from wsolkit.training import checkpoints, loop, run_store, warm_stages
 from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import RunStore
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.test_faults", "torch._dynamo"])
 
 
 def train(root, machine, *recipes) -> None:
@@ -34,7 +32,8 @@ def train(root, machine, *recipes) -> None:
 
 def begin(store: RunStore, *recipes) -> multiprocessing.Process:
     """A process of its own that trains; nothing is imported anew, so that it begins at once."""
-    process = FORKS.Process(target=train, args=(store.root, store.machine, *recipes))
+    context = process_context(["tests.test_faults", "torch._dynamo"])
+    process = context.Process(target=train, args=(store.root, store.machine, *recipes))
     process.start()
     return process
 

@@ -144,10 +144,14 @@ def _answer(what: str) -> str:
     return os.environ.pop("WSOLKIT_TWO", what)
 
 
+def apart(what: str, seconds: float) -> str:
+    return processes.call_apart(_answer, what, seconds=seconds, context=processes.process_context())
+
+
 def test_a_call_apart_answers_and_leaves_nothing(monkeypatch, capfd):
-    assert processes.call_apart(_answer, "one", seconds=60) == "one"
+    assert apart("one", 60) == "one"
     monkeypatch.setenv("WSOLKIT_TWO", "of this moment")
-    assert processes.call_apart(_answer, "two", seconds=60) == "of this moment"
+    assert apart("two", 60) == "of this moment"
     assert "WSOLKIT_ONE" not in os.environ
     assert capfd.readouterr() == ("", "")
 
@@ -158,7 +162,7 @@ def test_a_call_apart_answers_and_leaves_nothing(monkeypatch, capfd):
 )
 def test_a_call_apart_that_gives_no_answer_says_why(what, seconds, said):
     with pytest.raises(WsolkitError, match=said):
-        processes.call_apart(_answer, what, seconds=seconds)
+        apart(what, seconds)
 
 
 def test_environment_variables_are_set_back(monkeypatch):

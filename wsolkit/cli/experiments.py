@@ -44,6 +44,9 @@ def reproduce(
 
     Example: wsolkit reproduce --profile paper --data-root data --executor slurm --slurm-partition gpu
     """
+    from wsolkit.reproduce import begin_processes
+
+    begin_processes()
     from wsolkit.reproduce import gallery, notebooks, runner
     from wsolkit.training.slurm import SlurmCluster
 
@@ -89,6 +92,9 @@ def plan(
 
     Example: wsolkit plan --profile paper --images-per-second 400 --gpu-memory 12
     """
+    from wsolkit.reproduce import begin_processes
+
+    begin_processes()
     from wsolkit.cli import housekeeping
     from wsolkit.reproduce import cost, notebooks, planning
     from wsolkit.study.study import default_jobs
@@ -131,6 +137,9 @@ def rehearse(
 
     Example: wsolkit rehearse --profile paper
     """
+    from wsolkit.reproduce import begin_processes
+
+    begin_processes()
     from wsolkit.reproduce import notebooks, planning, rehearsal
     from wsolkit.training.machine import Machine
 

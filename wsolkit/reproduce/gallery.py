@@ -11,7 +11,7 @@ import wsolkit
 from wsolkit.reproduce import notebooks, pages
 from wsolkit.study import tables
 from wsolkit.study.study import RUNS_PART
-from wsolkit.system.atomic_files import atomic_file
+from wsolkit.system.atomic_files import write_file
 from wsolkit.training import profiles
 from wsolkit.training.machine import commit
 
@@ -52,8 +52,7 @@ def write(folder: Path, profile: str, shown: Sequence[Path]) -> Path:
         made_with={name: sorted(every_run[name].dropna().unique()) for name in ("commit", "torch", "device")},
     )
     pages.write_style(folder)
-    with atomic_file(folder / PAGE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_file(folder / PAGE, text)
     return folder / PAGE
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from wsolkit.errors import DataError, RecipeError, WsolkitError, unknown
+from wsolkit.errors import DataError, RecipeError, WsolkitError, require_known
 from wsolkit.study.study import chosen_profile
 from wsolkit.system import folders
 from wsolkit.system.plugins import explain
@@ -49,8 +49,7 @@ def find(names: Sequence[str] = ()) -> list[Path]:
     if not known:
         raise WsolkitError(f"No notebook found in {folders.notebooks_root()}. Set WSOLKIT_HOME to the project.")
     for name in names:
-        if name not in known:
-            raise unknown("notebook", name, known)
+        require_known("notebook", name, known)
     return [known[name] for name in names or known]
 
 
@@ -165,8 +164,7 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
     known = declared(notebook)
     wanted = {name: value for name, value in given.items() if name in known or name != "profile"}
     for name, value in wanted.items():
-        if name not in known:
-            raise unknown(f"parameter of {notebook.stem}", name, known)
+        require_known(f"parameter of {notebook.stem}", name, known)
         received = f"Parameter {name} = {value!r} of {notebook.stem}"
         if (adapter := _adapter(known[name])) is None:
             raise RecipeError(f"{received}: its type {known[name]} is not made of {', '.join(TYPES)}.")

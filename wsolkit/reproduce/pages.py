@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wsolkit.system.atomic_files import atomic_file
+from wsolkit.system.atomic_files import write_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,8 +60,7 @@ def write_page(executed: Path, index: str) -> Path:
     page = executed.with_suffix(".html")
     text = environment().get_template("notebook.html.j2").render(name=executed.stem, body=body, index=index)
     write_style(page.parent)
-    with atomic_file(page) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_file(page, text)
     return page
 
 
@@ -81,8 +80,7 @@ def write_style(folder: Path) -> None:
 
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     text = environment().get_template(f"{STYLE}.j2").render(light=light, dark=dark)
-    with atomic_file(folder / STYLE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_file(folder / STYLE, text)
 
 
 def still_widgets(notebook: "NotebookNode", resources: dict) -> tuple["NotebookNode", dict]:

@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from wsolkit import datasets, study
+from wsolkit import datasets
 from wsolkit.errors import NotInProfileError, WsolkitError
-from wsolkit.reproduce import notebooks
+from wsolkit.reproduce import begin_processes, notebooks
 from wsolkit.study.study import PLAN_VARIABLE, Planned
 from wsolkit.system.processes import call_apart, cores
 from wsolkit.training.recipes import PRETRAINING, Recipe
@@ -123,11 +122,9 @@ def plan(names: Sequence[str] = (), profile: str | None = None, parameters: Mapp
     asked = (each for each in notebooks.find(names) if names or each.stem not in notebooks.NAMED_ONLY)
     plans = [_checked(notebook, given) for notebook in asked]
     variables = notebooks.variables(given["profile"]) | {PLAN_VARIABLE: "1"}
-    # Several notebooks would import torchvision each, for their backbones; it takes as long as PyTorch.
-    shared = ["torchvision"] if len(plans) > 1 else []
-    preload = [*shared, *(f"{study.__name__}.{module.name}" for module in iter_modules(study.__path__))]
+    context = begin_processes()
     with ThreadPoolExecutor(cores()) as threads:
-        return Plan(given, tuple(threads.map(_asked, plans, repeat(variables), repeat(preload))))
+        return Plan(given, tuple(threads.map(_asked, plans, repeat(variables), repeat(context))))
 
 
 def _checked(notebook: Path, given: Mapping[str, Any]) -> NotebookPlan:
@@ -137,14 +134,14 @@ def _checked(notebook: Path, given: Mapping[str, Any]) -> NotebookPlan:
         return NotebookPlan(notebook, problem=str(error))
 
 
-def _asked(plan: NotebookPlan, variables: Mapping[str, str], preload: Sequence[str]) -> NotebookPlan:
+def _asked(plan: NotebookPlan, variables: Mapping[str, str], context: Any) -> NotebookPlan:
     """A plan with what its notebook asks for."""
     cells = [] if plan.parameters is None else notebooks.code_cells(plan.notebook)
     if not _ASKS.search("\n".join(cell.source for cell in cells)):
         return plan
     code = [(cell.source, plan.parameters if notebooks.takes_parameters(cell) else {}) for cell in cells]
     try:
-        answer = call_apart(_ask, plan.notebook.parent, code, variables, seconds=PATIENCE, preload=preload)
+        answer = call_apart(_ask, plan.notebook.parent, code, variables, seconds=PATIENCE, context=context)
     except WsolkitError as error:
         return replace(plan, problem=str(error))
     return replace(plan, **answer | {"recipes": tuple(map(Recipe.from_json, answer.get("recipes", [])))})

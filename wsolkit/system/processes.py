@@ -1,12 +1,13 @@
 """The cores there are, worker processes that end with their parent, and tasks that wait for one another."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing import connection, forkserver, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -57,24 +58,40 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def worker_pool(workers: int, initializer: Callable[[], None] | None = None) -> Iterator[tuple[Executor, Path]]:
-    """A pool of fresh processes, each of which ends at once when this process dies, however it dies.
+def process_context(preload: Sequence[str] = ()) -> Any:
+    """How processes begin, as a context of `multiprocessing`; to be called by the main thread.
 
-    They begin with :data:`KEEP_PAGES`, but for variables that this process has itself.
+    On Linux they are forked from one server, which has imported some modules and does nothing else, so that they begin
+    at once. It has :data:`KEEP_PAGES`, but for variables that this process has itself. Elsewhere each process begins
+    anew, because macOS cannot fork safely.
+
+    Args:
+        preload: the modules, unless the server is there already.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    forkserver.set_forkserver_preload(list(preload))
+    with environment(KEEP_PAGES | dict(os.environ)):
+        forkserver.ensure_running()
+    return get_context("forkserver")
+
+
+@contextmanager
+def worker_pool(workers: int, preload: Sequence[str] = ()) -> Iterator[tuple[Executor, Path]]:
+    """A pool of processes, each of which ends at once when this process dies, however it dies.
 
     Args:
         workers: how many.
-        initializer: called once in each, a module-level function; None for nothing.
+        preload: as for `process_context`.
 
     Yields:
         The pool, and a folder that exists as long as the work is wanted. Tasks look for it, before they begin and
         now and then: an error or Ctrl-C in this process removes it, and waits for the running tasks to notice.
     """
+    context, variables = process_context(preload), KEEP_PAGES | dict(os.environ)
     with (
-        environment({name: KEEP_PAGES[name] for name in KEEP_PAGES.keys() - os.environ.keys()}),
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(initializer,)) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(variables,)) as pool,
     ):
         wanted = Path(folder) / "wanted"
         wanted.mkdir()
@@ -127,20 +144,18 @@ def run_tasks(
         yield ended, list(running.values())
 
 
-def call_apart(call: Callable[..., Any], *arguments: Any, seconds: float, preload: Sequence[str] = ()) -> Any:
+def call_apart(call: Callable[..., Any], *arguments: Any, seconds: float, context: Any) -> Any:
     """What a function returns in a fresh process of its own, where it can change or break nothing of this one.
 
     Args:
         call: a module-level function that returns plain values. What it prints is dropped.
         arguments: its arguments.
         seconds: how long to wait for the answer.
-        preload: modules that are imported once for all such processes, where the system can fork.
+        context: from `process_context`.
 
     Raises:
         WsolkitError: if there is no answer: the call raised, its process ended, or time is up.
     """
-    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    context.set_forkserver_preload(list(preload))
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, dict(os.environ), call, arguments), daemon=True)
     process.start()
@@ -162,13 +177,10 @@ def call_apart(call: Callable[..., Any], *arguments: Any, seconds: float, preloa
 
 
 def _answer(sender: connection.Connection, variables: Mapping[str, str], call: Callable, arguments: tuple) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
+    _begin(variables)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    # A forked process has the environment that its server began with.
-    os.environ.clear()
-    os.environ.update(variables)
     sender.send(call(*arguments))
 
 
@@ -204,10 +216,11 @@ def _ended(task: Task, future: Future) -> Ended:
     return Ended(task, None if error else future.result(), error)
 
 
-def _begin(initializer: Callable[[], None] | None) -> None:
+def _begin(variables: Mapping[str, str]) -> None:
+    """End with the parent from now on, and have its environment: a forked process has that of its server."""
     Thread(target=_end_with_parent, daemon=True).start()
-    if initializer:
-        initializer()
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def _end_with_parent() -> None:
