@@ -10,7 +10,7 @@ A method's file has a frozen dataclass ``Options`` and a function
 - ``predict(model, output, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
   (B, H, W) in evaluation, from what the network gave, where that is not by its logits and the CAM;
 - ``warm_stage(options) -> (method, options)``: the method that computes the same until alignment begins;
-- ``loss_terms(options) -> (name, ...)``: the names by which the paper's tables call it.
+- ``LABEL``: its row in the paper's tables; or ``loss_terms(options) -> (name, ...)``, where its loss terms name it.
 """
 
 import dataclasses
@@ -84,8 +84,10 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The method in the paper's words, e.g. ``drop + sim``; its name if it does not give its loss terms."""
-        return join_terms(self.module.loss_terms(self.options)) if hasattr(self.module, "loss_terms") else self.name
+        """The method in the paper's words, e.g. ``ADL`` or ``drop + sim``; its file's name if it does not say."""
+        if hasattr(self.module, "loss_terms"):
+            return join_terms(self.module.loss_terms(self.options))
+        return getattr(self.module, "LABEL", self.name)
 
 
 def names() -> tuple[str, ...]:

@@ -59,11 +59,7 @@ def alignment_terms(features: Tensor, weight: Tensor, labels: Tensor, options: A
         return {}
     # Directions are compared in full precision, whatever that of the network.
     with torch.autocast(features.device.type, enabled=False):
-        return _terms(_full(features), _full(weight), labels, options)
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        return _terms(maps.full_precision(features), maps.full_precision(weight), labels, options)
 
 
 def _terms(features: Tensor, weight: Tensor, labels: Tensor, options: AlignmentOptions) -> dict[str, Term]:

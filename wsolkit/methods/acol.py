@@ -14,6 +14,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier, Output
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "ACoL"
+
 #: Channels of the second classifier's convolutions, where the features have as many (the paper: 1024).
 WIDTH = 1024
 
@@ -65,8 +68,3 @@ def predict(model: GapClassifier, output: Output, labels: Tensor, options: Optio
     every = model.extra(erased(output.features, first, options.erase_threshold))
     second = every[torch.arange(len(labels), device=labels.device), labels]
     return output.logits, torch.maximum(maps.min_max(first), maps.min_max(second))
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("ACoL",)

@@ -10,6 +10,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "ADL"
+
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
@@ -47,8 +50,3 @@ def attention(features: Tensor, drop_threshold: float, drop: bool) -> Tensor:
     if drop:
         return (~attended_cells(features, drop_threshold)).to(features.dtype)
     return torch.sigmoid(features.mean(1, keepdim=True))
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("ADL",)

@@ -19,6 +19,9 @@ from wsolkit.methods._base import Batch, Step, Term
 from wsolkit.models import GapClassifier, Output
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "CALM"
+
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
@@ -57,8 +60,3 @@ def predict(model: GapClassifier, output: Output, labels: Tensor, options: Optio
     at_labels = found[torch.arange(len(labels), device=labels.device), labels]
     shown = at_labels if options.map_classes == "label" else found.logsumexp(1)
     return found.flatten(2).logsumexp(2), shown.exp()
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("CALM",)

@@ -12,6 +12,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "CutMix"
+
 #: Each image has a partner.
 PAIRS = "batch"
 
@@ -59,8 +62,3 @@ def box(kept: float, height: int, width: int, y: float, x: float) -> tuple[int, 
         max(0, centre_x - wide // 2),
         min(width, centre_x + wide // 2),
     )
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("CutMix",)

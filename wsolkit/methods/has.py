@@ -11,6 +11,9 @@ from wsolkit.methods._base import Batch, Draw, Share, Step, Term
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "HaS"
+
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
@@ -36,8 +39,3 @@ def hidden(images: Tensor, options: Options, draw: Draw) -> Tensor:
     kept = draw((len(images), 1, options.patches, options.patches)) >= options.hide_prob
     kept = kept.to(images.dtype)
     return images * F.interpolate(kept, images.shape[2:], mode="nearest")
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("HaS",)

@@ -18,6 +18,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "I2C"
+
 #: Batches hold images of a class side by side.
 PAIRS = "class"
 
@@ -110,8 +113,3 @@ def mates(labels: Tensor) -> Tensor:
     positions = torch.arange(len(labels), device=labels.device)
     ahead = (positions[None] - positions[:, None] - 1) % len(labels)
     return ahead.masked_fill(labels[None] != labels[:, None], len(labels)).argmin(1)
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("I2C",)

@@ -9,6 +9,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term, Weight
 from wsolkit.models import GapClassifier, frozen_statistics
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "MEIL"
+
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
@@ -35,8 +38,3 @@ def step(model: GapClassifier, batch: Batch, options: Options) -> Step:
         with frozen_statistics(model), model.watched(erase, (depth,)):
             terms[name] = Term(F.cross_entropy(model(batch.images).logits, batch.labels), options.lambda_erased)
     return Step(logits, terms)
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("MEIL",)

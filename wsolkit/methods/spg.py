@@ -17,6 +17,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "SPG"
+
 #: Channels of the convolutions that make a mask.
 WIDTH = 512
 
@@ -96,11 +99,6 @@ def guidance_loss(mask: Tensor, guide: Tensor, high: float, low: float) -> Tenso
     object_, seeds = guide > high, (guide > high) | (guide < low)
     each = F.binary_cross_entropy_with_logits(mask, object_.to(mask.dtype), reduction="none")
     return each.masked_fill(~seeds, 0).sum() / seeds.sum().clamp(min=1)
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The method's name."""
-    return ("SPG",)
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from wsolkit.methods._base import Batch, Share, Step, Term
 from wsolkit.models import GapClassifier, Output
 from wsolkit.system.plugins import STRICT
 
+#: The row of the paper's tables.
+LABEL = "Bae et al."
+
 
 @dataclass(frozen=True, config=STRICT)
 class Options:
@@ -45,8 +48,3 @@ def predict(model: GapClassifier, output: Output, labels: Tensor, options: Optio
     logits = model.classifier(thresholded_average(output.features, options.pool_threshold))
     positive = maps.cam(output.features, model.classifier.weight.clamp(min=0), labels)
     return logits, maps.pas(positive, options.percentile)
-
-
-def loss_terms(options: Options) -> tuple[str, ...]:
-    """The row of the tables."""
-    return ("Bae et al.",)
