@@ -1,6 +1,6 @@
 """Exceptions of the kit, for everything that a user can put right."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -33,6 +33,16 @@ FEW = 24
 
 ALIKE = 0.75
 """How alike the beginning of a longer name must be to be suggested, as `difflib` measures it."""
+
+
+def require_known(kind: str, received: object, known: Collection) -> None:
+    """Make sure that a name is in a fixed set.
+
+    Raises:
+        RecipeError: from `unknown`.
+    """
+    if received not in known:
+        raise unknown(kind, received, map(str, known))
 
 
 def unknown(kind: str, received: object, known: Iterable[str]) -> RecipeError:

@@ -17,7 +17,7 @@ from wsolkit.datasets._cache import CachedDataset, Decoded, OpenedDataset, Uncac
 from wsolkit.datasets._metadata import Metadata, read_metadata
 from wsolkit.datasets._pictures import read_mask
 from wsolkit.datasets._sources import Archive, Part, describe, published
-from wsolkit.errors import unknown
+from wsolkit.errors import require_known
 from wsolkit.system import plugins
 
 __all__ = [
@@ -61,8 +61,7 @@ class Source:
 
     def open(self, split: str, size: int, data_root: str | Path | None = None) -> WsolDataset:
         """Open one split; see `open_dataset`."""
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        require_known("split", split, SPLITS)
         root = None if data_root is None else Path(data_root).expanduser()
         return self.module.open_split(split, size, self.options, root)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from wsolkit import models
-from wsolkit.errors import CheckpointError, unknown
+from wsolkit.errors import CheckpointError, require_known
 from wsolkit.localize.pictures import first_line
 from wsolkit.system import folders
 from wsolkit.training.checkpoints import BEST
@@ -119,8 +119,7 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         CheckpointError: if the file cannot be read, or does not fit.
     """
     known = [*models.names(), *list_models(module=torchvision.models)]
-    if name not in known:
-        raise unknown("model", name, known)
+    require_known("model", name, known)
     state = models.read_state_dict(weights)
     fit = _best_fit(name, state)
     if fit.misfits:
@@ -148,8 +147,7 @@ def imagenet_weights(name: str) -> WeightsEnum:
         CheckpointError: if it has no first weights, :data:`FIRST`.
     """
     known = list_models(module=torchvision.models)
-    if name not in known:
-        raise unknown("model of torchvision", name, known)
+    require_known("model of torchvision", name, known)
     published = get_model_weights(name).__members__
     if FIRST not in published:
         raise CheckpointError(f"torchvision publishes no {FIRST} weights for {name}; give a file of weights.")

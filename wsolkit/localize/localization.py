@@ -16,7 +16,7 @@ from wsolkit.decomposition import THRESHOLD, decompose
 from wsolkit.errors import DataError, WsolkitError
 from wsolkit.localize.classifiers import USUAL_SIZE
 from wsolkit.localize.pictures import check_names, find_pictures, first_line, read_pictures
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import atomic_file, writable_folder, write_file
 from wsolkit.system.progress import progress
 from wsolkit.training.loading import normalise
 
@@ -136,8 +136,7 @@ def localize_files(
     finally:
         if found:
             written = {"settings": settings, "pictures": [*map(asdict, found)], "unreadable": unreadable}
-            with atomic_file(out / RESULTS) as partial:
-                partial.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+            write_file(out / RESULTS, json.dumps(written, indent=2) + "\n")
     return Localized(tuple(found), tuple(unreadable))
 
 

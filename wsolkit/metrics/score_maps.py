@@ -18,7 +18,7 @@ from wsolkit.datasets import Metadata, WsolDataset, read_mask, scale_boxes
 from wsolkit.errors import DataError, WsolkitError
 from wsolkit.metrics.checks import as_array, map_fault
 from wsolkit.metrics.meters import IOU_THRESHOLDS, BoxMeter, Contours, PixelMeter
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import atomic_file, writable_folder, write_file
 from wsolkit.system.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -162,8 +162,7 @@ def write_metadata(folder: Path, data: WsolDataset, numbers: Sequence[int]) -> N
         "localization": boxes,
     }
     for name, lines in rows.items():
-        with atomic_file(writable_folder(folder) / f"{name}.txt") as partial:
-            partial.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+        write_file(writable_folder(folder) / f"{name}.txt", "".join(",".join(map(str, line)) + "\n" for line in lines))
 
 
 def write_json(result: Mapping[str, Any], path: Path) -> None:
@@ -175,8 +174,7 @@ def write_json(result: Mapping[str, Any], path: Path) -> None:
     if path.is_dir():
         raise WsolkitError(f"Cannot write the result to {str(path)!r}: it is a folder. Name a file, e.g. result.json.")
     writable_folder(path.parent)
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps({key: result[key] for key in JSON_KEYS if key in result}, indent=2) + "\n")
+    write_file(path, json.dumps({key: result[key] for key in JSON_KEYS if key in result}, indent=2) + "\n")
 
 
 def describe(result: Mapping[str, Any]) -> str:

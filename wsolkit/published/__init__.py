@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from wsolkit.errors import unknown
+from wsolkit.errors import require_known
 
 SOURCES = ("paper", "released", "authors")
 
@@ -33,8 +33,7 @@ def table(number: str) -> pd.DataFrame:
     """
     folder = files(__name__)
     known = [file.name[5:-4] for file in folder.iterdir() if file.name.startswith("table")]
-    if number not in known:
-        raise unknown("table", number, known)
+    require_known("table", number, known)
     text = {"table": str, "delta": str, "method": str}
     return pd.read_csv(folder / f"table{number}.csv", dtype=text, keep_default_na=False, na_values={"value": [""]})
 
@@ -57,13 +56,11 @@ def hyperparameters(
     Raises:
         RecipeError: if nothing is published for that pair, or the source is unknown.
     """
-    if source not in SOURCES:
-        raise unknown("hyperparameter source", source, SOURCES)
+    require_known("hyperparameter source", source, SOURCES)
     rows = pd.read_csv(files(__name__) / "hyperparameters.csv", dtype=str)
     pairs = rows["dataset"] + " with " + rows["backbone"]
     wanted = f"{SAME_AS.get(dataset, dataset)} with {backbone}"
-    if wanted not in set(pairs):
-        raise unknown("published experiment", wanted, set(pairs))
+    require_known("published experiment", wanted, set(pairs))
     rank = {source: len(SOURCES)} | {name: -number for number, name in enumerate(SOURCES) if name != source}
     ordered = rows[pairs == wanted].sort_values("source", key=lambda column: column.map(rank), kind="stable")
     return {name: _value(name, value) for name, value in zip(ordered["name"], ordered["value"], strict=True)}

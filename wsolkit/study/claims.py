@@ -21,7 +21,7 @@ import pandas as pd
 import pydantic
 
 from wsolkit import methods, published
-from wsolkit.errors import NotInProfileError, unknown
+from wsolkit.errors import NotInProfileError, require_known
 from wsolkit.study import sweeps, tables
 from wsolkit.study.quantities import NO_RATES, QUANTITIES, Measured
 from wsolkit.study.statistics import Effect, confidence_at, looks, paired_effect
@@ -85,8 +85,7 @@ class Comparison:
     def __post_init__(self):
         """Check the names of the quantities."""
         for quantity in (self.quantity, self.baseline_quantity or self.quantity):
-            if quantity not in QUANTITIES:
-                raise unknown("quantity", quantity, QUANTITIES)
+            require_known("quantity", quantity, QUANTITIES)
 
 
 #: The key by which an experiment names another method.
@@ -175,8 +174,7 @@ def _experiments(side: Sequence, block: Mapping[Any, str], study: Study) -> Iter
         if option == METHOD:  # one whose file was removed takes its comparisons along
             yield from [experiment(method=setting, **block)] * (setting in methods.names())
             continue
-        if option not in sweeps.SWEEPS:
-            raise unknown("hyperparameter of the sweeps", option, sweeps.SWEEPS)
+        require_known("hyperparameter of the sweeps", option, sweeps.SWEEPS)
         every = [value for name, value in sweeps.settings(best) if name == option]
         words = {"lowest": every[:1], "next above the best": [value for value in every if value > best[option]][:1]}
         others = [value for value in (setting if isinstance(setting, list) else every) if value != best[option]]

@@ -21,7 +21,7 @@ from wsolkit.datasets import OpenedDataset
 from wsolkit.errors import NotInProfileError, RecipeError
 from wsolkit.study import tables
 from wsolkit.system import folders
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import atomic_file, writable_folder, write_file
 from wsolkit.system.processes import cores
 from wsolkit.training import profiles
 from wsolkit.training.machine import Machine, commit
@@ -260,8 +260,7 @@ class Study:
     def save_table(self, table: pd.DataFrame, part: str | None) -> Path:
         """Write a frame with its index as ``<notebook>_<part>.csv``."""
         path = self._path(part, "csv")
-        with atomic_file(path) as partial:
-            table.to_csv(partial, float_format="%.10g")
+        write_file(path, table.to_csv(float_format="%.10g"))
         return path
 
     def save_figure(

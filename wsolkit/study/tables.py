@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from wsolkit.errors import RecipeError, unknown
+from wsolkit.errors import RecipeError, require_known
 from wsolkit.metrics import GT_KNOWN_IOU, IOU_THRESHOLDS
 from wsolkit.study.statistics import paired_effect
 from wsolkit.training.evaluation import NORMALISED_KINDS, Evaluation, centred_margin, fixed_box_ious
@@ -248,8 +248,7 @@ def effects(judged: Judged, steps: Mapping[Any, tuple]) -> pd.DataFrame:
     for step in steps.values():
         metric, hits = step[2] if len(step) > 2 else "gt_known_loc", []
         for row in step[:2]:
-            if row not in judged:
-                raise unknown("row", row, map(str, judged))
+            require_known("row", row, judged)
             hits.append(np.stack([right(run.report(), metric, kind) for run, kind in judged[row]]))
         effect = paired_effect(hits[0], hits[1])
         found.append((effect.difference * 100, effect.low * 100, effect.high * 100, effect.clear))

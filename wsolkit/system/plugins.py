@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from wsolkit.errors import RecipeError, nearest, unknown
+from wsolkit.errors import RecipeError, nearest, require_known
 
 #: Configuration of every ``Options`` class: unknown names and wrong types are refused.
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -44,8 +44,7 @@ def load(package: str, kind: str, name: str) -> ModuleType:
         RecipeError: if the folder has no such file (the message lists those it has), or the file lacks something that
             every plug-in defines.
     """
-    if name not in names(package):
-        raise unknown(kind, name, names(package))
+    require_known(kind, name, names(package))
     module = import_module(f"{package}.{name}")
     lacking = [required for required in REQUIRED[kind] if not hasattr(module, required)]
     if lacking:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from wsolkit.errors import CheckpointError
 from wsolkit.models import without_prefix
-from wsolkit.system.atomic_files import atomic_file
+from wsolkit.system.atomic_files import write_file
 from wsolkit.training.engine import Engine
 from wsolkit.training.recipes import Recipe
 
@@ -52,8 +52,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     entry = json.dumps({"header": header, "sha256": _digest(plain, header)})
-    with atomic_file(path) as partial:
-        partial.write_bytes(safetensors.torch.save(plain, {ENTRY: entry}))
+    write_file(path, safetensors.torch.save(plain, {ENTRY: entry}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -160,8 +159,7 @@ def resume(folder: Path, model: nn.Module, optimizer: Optimizer, engine: Engine)
 
 
 def _write_history(folder: Path, history: list[dict]) -> None:
-    with atomic_file(folder / HISTORY) as partial:
-        pd.DataFrame(history).to_csv(partial, index=False)
+    write_file(folder / HISTORY, pd.DataFrame(history).to_csv(index=False))
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import writable_folder, write_file
 from wsolkit.training.run_store import Run
 
 
@@ -35,6 +35,5 @@ def publish(run: Run, folder: Path) -> Path:
         "rates on train-fullsup": {name: last[name] for name in last.index if name.startswith("fullsup_")},
     }
     for name, written in ((path, content), (path.with_suffix(".json"), json.dumps(record, indent=2).encode())):
-        with atomic_file(name) as partial:
-            partial.write_bytes(written)
+        write_file(name, written)
     return path

@@ -21,9 +21,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from wsolkit import models
-from wsolkit.errors import DataError, WsolkitError, unknown
+from wsolkit.errors import DataError, WsolkitError, require_known
 from wsolkit.system import plugins
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import writable_folder, write_file
 from wsolkit.system.processes import Task, cores, run_tasks, worker_pool
 from wsolkit.system.progress import WATCH_VARIABLE, progress
 from wsolkit.training import checkpoints, warm_stages
@@ -97,8 +97,8 @@ class Run:
             RecipeError: if the recipe keeps no snapshot of that epoch.
             CheckpointError: if the checkpoint is damaged or does not fit the recipe.
         """
-        if epoch is not None and epoch not in self.recipe.snapshot_epochs:
-            raise unknown("snapshot epoch", epoch, map(str, self.recipe.snapshot_epochs))
+        if epoch is not None:
+            require_known("snapshot epoch", epoch, self.recipe.snapshot_epochs)
         path = self.folder / (checkpoints.BEST if epoch is None else checkpoints.snapshot(epoch))
         tensors, _ = checkpoints.load(path)
         model = self.recipe.network(len(tensors["classifier.bias"]))
@@ -238,8 +238,7 @@ class RunStore:
         folder, data, engine = self.folder(recipe), self._data_of(recipe), self.engine
         stage = warm_stages.folder_of(self.root, recipe, data, self.machine.precision)
         if engine.main:
-            with atomic_file(folder / RECIPE) as partial:
-                partial.write_text(recipe.to_json())
+            write_file(folder / RECIPE, recipe.to_json())
             warm_stages.begin(folder, recipe, stage)
         engine.wait()  # the others must begin after the same epoch
         start, epochs = time.monotonic(), recipe.epochs - self.finished_epochs(recipe)
@@ -258,8 +257,7 @@ class RunStore:
             report = evaluate(model, test, recipe.threshold_step, tuple(MAP_KINDS), threads=threads)
             made = self.machine.provenance()
         for part in REPORT:
-            with atomic_file(folder / f"test-{part}.csv") as partial:
-                getattr(report, part).to_csv(partial, index=False)
+            write_file(folder / f"test-{part}.csv", getattr(report, part).to_csv(index=False))
         info = made | {
             "recipe": recipe.key,
             "processes": engine.world,
@@ -270,13 +268,12 @@ class RunStore:
             # Includes the evaluation on train-fullsup after each epoch.
             "images_per_second": round(epochs * len(self.machine.source(recipe, "train-weaksup")) / seconds, 1),
         }
-        with atomic_file(folder / DONE) as partial:
-            partial.write_text(json.dumps(info, indent=2))
+        write_file(folder / DONE, json.dumps(info, indent=2))
 
     def _train_in_processes(self, recipes: list[Recipe], jobs: int) -> None:
         total = sum(recipe.epochs for recipe in recipes)
         with (
-            worker_pool(min(jobs, len(recipes))) as (pool, wanted),
+            worker_pool(min(jobs, len(recipes)), [__name__]) as (pool, wanted),
             progress(title=f"{len(recipes)} runs, {jobs} at once", total=total, unit="epoch") as bar,
         ):
             for ended, _ in run_tasks(pool, [training_task(each, self, wanted) for each in recipes], jobs):

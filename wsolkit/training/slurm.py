@@ -19,7 +19,7 @@ from filelock import FileLock
 from pydantic import NonNegativeInt, PositiveInt
 
 from wsolkit.errors import TrainingError, WsolkitError
-from wsolkit.system.atomic_files import atomic_file, writable_folder
+from wsolkit.system.atomic_files import writable_folder, write_file
 from wsolkit.system.plugins import parse_options
 from wsolkit.system.progress import log_lines
 from wsolkit.training.machine import Machine
@@ -136,8 +136,8 @@ def submit(store: RunStore, recipes: Sequence[Recipe], cluster: SlurmCluster) ->
             before = [known[recipe.pretrained] for recipe in wave if recipe.pretrained in known]
             tasks = [TrainTask(store.root.resolve(), store.machine, recipe) for recipe in wave]
             submitted = dict(zip(wave, _submit_array(folder, tasks, cluster, before), strict=True))
-            with atomic_file(folder / f"{submitted[wave[0]].split('_')[0]}.json") as partial:
-                partial.write_text(json.dumps({recipe.key: task for recipe, task in submitted.items()}, indent=2))
+            record = json.dumps({recipe.key: task for recipe, task in submitted.items()}, indent=2)
+            write_file(folder / f"{submitted[wave[0]].split('_')[0]}.json", record)
             known |= submitted
             left = [recipe for recipe in left if recipe not in known]
         return known

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsolkit.errors import TrainingError, unknown
+from wsolkit.errors import TrainingError, require_known
 
 #: Takes an epoch's row of the history, and its number.
 Log = Callable[[Mapping[str, object], int], None]
@@ -34,8 +34,7 @@ def tracked(tracker: str | None, folder: Path, run: str) -> Iterator[Log]:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     except ImportError:
         raise TrainingError("Tracking needs Accelerate: pip install accelerate.") from None
-    if tracker not in LOGGER_TYPE_TO_CLASS:
-        raise unknown("tracker", tracker, LOGGER_TYPE_TO_CLASS)
+    require_known("tracker", tracker, LOGGER_TYPE_TO_CLASS)
     if tracker not in map(str, get_available_trackers()):
         raise TrainingError(f"The tracker {tracker!r} is not installed: pip install {tracker}.")
     accelerator = Accelerator(log_with=tracker, project_dir=folder)

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from wsolkit import methods, published
-from wsolkit.errors import NotInProfileError, RecipeError, unknown
+from wsolkit.errors import NotInProfileError, RecipeError, require_known, unknown
 from wsolkit.training.recipes import Recipe, make_recipe
 
 #: The loss terms of the paper besides cross-entropy (Eq. 10), as the rows of Tab. 7 name them.
@@ -188,8 +188,7 @@ def get(name: str) -> Profile:
     Raises:
         RecipeError: for an unknown name.
     """
-    if name not in names():
-        raise unknown("profile", name, names())
+    require_known("profile", name, names())
     return TypeAdapter(Profile).validate_python({"name": name} | _read(name))
 
 
@@ -211,8 +210,7 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _method(losses: Iterable[str], values: dict, fine_grained: bool, options: dict) -> dict[str, Any]:
     chosen = list(losses)
     for loss in chosen:
-        if loss not in (*LOSSES, EIL):
-            raise unknown("loss term", loss, (*LOSSES, EIL))
+        require_known("loss term", loss, (*LOSSES, EIL))
     if EIL in chosen and "drop" in chosen:
         raise RecipeError("'eil' takes the place of 'drop'; choose one of the two.")
     if not chosen and not options:
