@@ -162,7 +162,7 @@ def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, machine, monkey
         return outcome
 
     monkeypatch.setattr(bridging, "step", broken)
-    with pytest.raises(TrainingError, match=f"epoch 2, step 2, term '{term}'"):
+    with pytest.raises(TrainingError, match=f"In epoch 2 the loss is no longer finite: step 2, term '{term}'"):
         run(tiny, tmp_path / "run", machine)
     # The first epoch is kept, and without the fault the run goes on from there.
     assert len(pd.read_csv(tmp_path / "run" / checkpoints.HISTORY)) == 1
@@ -171,7 +171,7 @@ def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, machine, monkey
 
 
 def test_a_diverging_run_is_reported_not_scored(tiny, tmp_path, machine):
-    with pytest.raises(TrainingError, match="no longer finite: epoch 1"):
+    with pytest.raises(TrainingError, match="After epoch 1 the network is no longer finite"):
         run(tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99), tmp_path / "run", machine)
 
 

@@ -1,6 +1,7 @@
 """Exceptions of the kit, for everything that a user can put right."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -27,6 +28,39 @@ class TrainingError(WsolkitError):
 class NotInProfileError(RecipeError):
     """An experiment whose data set or backbone has no stand-in in the chosen profile, but in another."""
 
+
+@contextmanager
+def turned_into(kind: type[WsolkitError], what: str, advice: str, *caught: type[Exception]) -> Iterator[None]:
+    """Turn another library's error inside the block into one of the kit's: what failed, why, and what to do next.
+
+    Errors of the kit pass.
+
+    Args:
+        kind: of the error that is raised.
+        what: failed, in words that a reason can follow.
+        advice: one sentence or more.
+        caught: the errors that are turned; all if none are named, since damaged files can raise anything.
+
+    Raises:
+        WsolkitError: of that kind.
+    """
+    kinds = caught or (Exception,)
+    try:
+        yield
+    except WsolkitError:
+        raise
+    except kinds as error:
+        raise kind(f"{what}: {reason(error)}. {advice}") from error
+
+
+def reason(error: Exception) -> str:
+    """What another library's error says, in one line; its type if it says nothing."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split())[:LONGEST].rstrip(".") or type(error).__name__
+
+
+LONGEST = 300
+"""Characters of another library's error that are shown."""
 
 FEW = 24
 """Known names that an error lists, all of them or the first; with a suggestion, half as many."""

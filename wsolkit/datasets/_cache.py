@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from wsolkit.datasets._base import Sample, WsolDataset
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 from wsolkit.system.atomic_files import atomic_file, writable_folder
 from wsolkit.system.processes import cores
 from wsolkit.system.progress import progress
@@ -144,12 +144,10 @@ def _on_disk(source: WsolDataset, folder: Path) -> Arrays:
             for file in partial.glob("*.npz"):
                 file.unlink()
             os.replace(partial, target)
-    try:
+    with turned_into(DataError, f"The cache in {target} is damaged", "Delete that folder; it is rebuilt."):
         arrays = _loaded(target)
         if len(arrays["images"]) != len(source):
             raise ValueError(f"{len(arrays['images'])} images instead of {len(source)}")
-    except Exception as error:  # NumPy may raise anything for a damaged byte
-        raise DataError(f"The cache in {target} is damaged ({error}). Delete that folder; it is rebuilt.") from error
     return arrays
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from wsolkit.datasets._sources import Archive
 from wsolkit.datasets._tables import stays_below
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 from wsolkit.system.atomic_files import writable_folder
 from wsolkit.system.progress import progress
 
@@ -89,14 +89,12 @@ def unpack(archive: Path, folder: Path, top: str = "", limit: int = UNPACKED_LIM
     if folder.exists():
         raise DataError(f"{folder} exists already and is not overwritten. Remove or rename it to unpack {archive}.")
     writable_folder(folder.parent)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        try:
-            _extract(archive, Path(scratch) / "unpacked", limit)
-            (Path(scratch) / "unpacked" / top).rename(folder)
-        except DataError:
-            raise
-        except Exception as error:  # a damaged archive may raise anything
-            raise DataError(f"Cannot unpack {archive} into {folder}: {error}. Fetch it again.") from error
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch,
+        turned_into(DataError, f"Cannot unpack {archive / top} into {folder}", "Fetch it again."),
+    ):
+        _extract(archive, Path(scratch) / "unpacked", limit)
+        (Path(scratch) / "unpacked" / top).rename(folder)
     return folder
 
 
@@ -132,20 +130,22 @@ def _receive(archive: Archive, part: Path) -> None:
     """Append to ``part`` what is missing, or start over if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     asked = {"User-Agent": f"wsolkit/{version('wsolkit')}", "Accept-Encoding": "identity", "Range": f"bytes={have}-"}
-    try:
-        with requests.get(archive.url, headers=asked, stream=True, timeout=TIMEOUT) as answer:
-            if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # nothing is left to send; the checksum tells whether it is the file
-            answer.raise_for_status()
-            resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            total = ceil(int(answer.headers.get("Content-Length", 0)) / BLOCK) or None
-            with open(part, "ab" if resumed else "wb") as file:
-                for block in progress(answer.iter_content(BLOCK), archive.name, total, "MiB"):
-                    file.write(block)
-                    if archive.bytes is not None and file.tell() > archive.bytes:
-                        raise DataError(f"{archive.url} sends more than its {archive.bytes} bytes. Get it elsewhere.")
-    except (OSError, ValueError) as error:  # those of requests are OSErrors
-        raise DataError(f"Cannot download {archive.url}: {error}. Run the same command again to resume it.") from error
+    advice = "Run the same command again to resume it."
+    # Errors of requests are OSErrors.
+    with (
+        turned_into(DataError, f"Cannot download {archive.url}", advice, OSError, ValueError),
+        requests.get(archive.url, headers=asked, stream=True, timeout=TIMEOUT) as answer,
+    ):
+        if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is left to send; the checksum tells whether it is the file
+        answer.raise_for_status()
+        resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        total = ceil(int(answer.headers.get("Content-Length", 0)) / BLOCK) or None
+        with open(part, "ab" if resumed else "wb") as file:
+            for block in progress(answer.iter_content(BLOCK), archive.name, total, "MiB"):
+                file.write(block)
+                if archive.bytes is not None and file.tell() > archive.bytes:
+                    raise DataError(f"{archive.url} sends more than its {archive.bytes} bytes. Get it elsewhere.")
 
 
 def _is_genuine(path: Path, checksum: str) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wsolkit.datasets._pictures import decode
 from wsolkit.datasets._tables import Table, parse_table
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,8 @@ class ImageFolders:
         """
         for path in self._candidates(image_id):
             if os.path.isfile(path):
-                try:
+                with turned_into(DataError, f"Cannot read {path}", "Copy the file again.", OSError):
                     return decode(Path(path).read_bytes(), path)
-                except OSError as error:
-                    raise DataError(f"Cannot read {path}: {error}.") from error
         folders = " or ".join(map(str, self.roots))
         raise DataError(f"Image {image_id} is not in {folders}. `wsolkit data check` lists what is missing.")
 
@@ -98,7 +96,8 @@ class Files:
     @cached_property
     def _archive(self) -> Mapping[str, Callable[[], bytes]]:
         """How to read each file of the archive; empty for a folder."""
-        try:
+        what = f"{self.root} is neither a folder nor a complete zip or tar file"
+        with turned_into(DataError, what, "Copy it again."):
             if self.root.is_dir():
                 return {}
             if zipfile.is_zipfile(self.root):
@@ -107,10 +106,6 @@ class Files:
             with tarfile.open(self.root) as tar:
                 contents = ((member.name, tar.extractfile(member)) for member in tar)
                 return {name: partial(bytes, content.read()) for name, content in contents if content}
-        except Exception as error:  # a damaged archive may raise anything
-            raise DataError(
-                f"{self.root} is neither a folder nor a complete zip or tar file ({error}). Copy it again."
-            ) from error
 
     def __getstate__(self) -> dict:
         """A worker process opens the archive for itself."""

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsolkit.datasets._base import Sample, WsolDataset, box_share, scale_boxes
 from wsolkit.datasets._metadata import Metadata
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 
 
 def decode(content: bytes, name: object) -> Image.Image:
@@ -115,10 +115,9 @@ class PictureDataset(WsolDataset):
 
 def _inside(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Where a mask file, resized to height and width, is not 0."""
-    try:
+    advice = "`wsolkit data check` lists missing masks."
+    with turned_into(DataError, f"Cannot read the mask {path}", advice, OSError):
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"Cannot read the mask {path}: {error}. `wsolkit data check` lists missing masks.") from error
     if not content:
         raise DataError(f"The mask {path} is an empty file. Copy it again.")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 
 #: What the files of a metadata folder hold, for the message about one that is missing.
 LINES = {
@@ -102,22 +102,18 @@ def read_table(path: Path, counts: Sequence[int], separator: str | None = ",") -
     Raises:
         DataError: naming the file, and the line if one is wrong.
     """
-    try:
-        return parse_table(path.read_bytes(), f"{path.name} in {path.parent}", counts, separator)
-    except FileNotFoundError:
+    if not path.exists():
         holds = f" It holds {LINES[path.name]}." if path.name in LINES else " Copy the whole folder again."
-        raise DataError(f"{path.name} is missing in {path.parent}.{holds}") from None
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error}. Copy it again.") from error
+        raise DataError(f"{path.name} is missing in {path.parent}.{holds}")
+    with turned_into(DataError, f"Cannot read {path}", "Copy it again.", OSError):
+        return parse_table(path.read_bytes(), f"{path.name} in {path.parent}", counts, separator)
 
 
 def parse_table(content: bytes, file: str, counts: Sequence[int], separator: str | None = ",") -> Table:
     """As `read_table`, from the content of a file; ``file`` names it in messages."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
+    with turned_into(DataError, f"Cannot read {file} as text", "Copy it again.", UnicodeDecodeError):
         text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"Cannot read {file} as text: {error}. Copy it again.") from error
     rows = re.split(r"\r\n?|\n", text)
     numbers = [number for number, row in enumerate(rows, 1) if row.strip()]
     if not numbers:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from wsolkit import models
-from wsolkit.errors import CheckpointError, require_known
-from wsolkit.localize.pictures import first_line
+from wsolkit.errors import CheckpointError, require_known, turned_into
 from wsolkit.system import folders
 from wsolkit.training.checkpoints import BEST
 from wsolkit.training.loading import IMAGENET_MEAN
@@ -132,10 +131,9 @@ def load_classifier(name: str, weights: Path) -> nn.Module:
         message = "%s: the prefix %r is taken off the names of the tensors; %d tensors without it are left out."
         logger.warning(message, weights, fit.prefix, len(state) - len(fit.state))
     model = fit.build(fit.classes)
-    try:
+    what = f"Cannot copy the weights in {weights} into {name}"  # of quantized types, for example
+    with turned_into(CheckpointError, what, "Save them in float32.", RuntimeError):
         model.load_state_dict(fit.state)
-    except RuntimeError as error:  # of types that cannot be copied, such as quantized ones
-        raise CheckpointError(f"Cannot copy the weights in {weights} into {name}: {first_line(error)}") from error
     return model.eval()
 
 

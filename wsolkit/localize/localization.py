@@ -13,9 +13,9 @@ from torch import nn
 
 from wsolkit import datasets
 from wsolkit.decomposition import THRESHOLD, decompose
-from wsolkit.errors import DataError, WsolkitError
+from wsolkit.errors import DataError, turned_into
 from wsolkit.localize.classifiers import USUAL_SIZE
-from wsolkit.localize.pictures import check_names, find_pictures, first_line, read_pictures
+from wsolkit.localize.pictures import check_names, find_pictures, read_pictures
 from wsolkit.system.atomic_files import atomic_file, writable_folder, write_file
 from wsolkit.system.progress import progress
 from wsolkit.training.loading import normalise
@@ -107,13 +107,10 @@ def localize_files(
     try:
         for file, picture in read_pictures(progress(chosen, "pictures"), unreadable):
             images, first = squared(picture, size)[None], next(model.parameters())
-            try:
+            # Networks raise anything over images that are too small for them.
+            what = f"{type(model).__name__} cannot take images of {size}x{size} pixels"
+            with turned_into(DataError, what, "Give another --size, e.g. 224."):
                 result = decompose(model, normalise(images, first.device).to(first.dtype), target)
-            except WsolkitError:
-                raise
-            except Exception as error:  # networks raise anything over images that are too small for them
-                reason = f"{type(model).__name__} cannot take images of {size}x{size} pixels: {first_line(error)}"
-                raise DataError(f"{reason}. Give another --size, e.g. 224.") from error
             label, logits = int(result.target[0]), result.logits[0]
             check_names(names, len(logits))
             writable_folder(out)  # only now: what is refused above leaves no empty folder behind

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 
 #: Pictures with more pixels are refused before they are decoded.
 PIXELS = 64_000_000
@@ -65,12 +65,11 @@ def read_names(file: Path) -> tuple[str, ...]:
     """
     if not os.path.isfile(file):
         raise DataError(f"{file} is not a file, or does not exist. Give a text file of class names, one a line.")
-    try:
+    what, advice = f"Cannot read class names from {file}", "Save it as text in UTF-8."
+    with turned_into(DataError, what, advice, OSError, UnicodeError):
         content = file.read_bytes()
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if utf16 else "utf-8-sig").rstrip()
-    except (OSError, UnicodeError) as error:
-        raise DataError(f"Cannot read class names from {file}: {error}. Save it as text in UTF-8.") from error
     if not text:
         raise DataError(f"{file} holds no class names. Write one a line.")
     return tuple(name.strip() for name in re.split("\r\n?|\n", text))
@@ -99,23 +98,14 @@ def read_picture(file: Path) -> Image.Image:
     """
     if not os.path.isfile(file):  # a named pipe would be waited for
         raise DataError(f"{file} is not a file, or is a link to a missing one.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damage that does not keep a picture from being read
-            with Image.open(file, formats=sorted(Image.OPEN.keys() - EXCLUDED) or None) as opened:
-                if opened.width * opened.height > PIXELS:
-                    raise DataError(f"{file} has {opened.width}x{opened.height} pixels; the limit is {PIXELS:,}.")
-                opened.load()
-                return _rgb(opened)
-    except DataError:
-        raise
-    except Exception as error:  # over damaged files decoders raise anything
-        raise DataError(f"{file} is not a picture, is damaged, or of an unknown kind: {first_line(error)}.") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of another library's error, or its type if it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    what = f"{file} is not a picture, is damaged, or of an unknown kind"
+    with turned_into(DataError, what, "Save it anew, e.g. as PNG."), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage that does not keep a picture from being read
+        with Image.open(file, formats=sorted(Image.OPEN.keys() - EXCLUDED) or None) as opened:
+            if opened.width * opened.height > PIXELS:
+                raise DataError(f"{file} has {opened.width}x{opened.height} pixels; the limit is {PIXELS:,}.")
+            opened.load()
+            return _rgb(opened)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wsolkit.errors import CheckpointError
+from wsolkit.errors import CheckpointError, turned_into
 from wsolkit.models._base import GapClassifier
 from wsolkit.system import folders
 
@@ -99,11 +99,9 @@ def load_imagenet_weights(model: GapClassifier, file: str | Path | None = None) 
         CheckpointError: if the backbone has no such weights, or the file is missing, unreadable or of another model.
     """
     file = imagenet_weights_file(model, file)
-    try:
+    what = f"{file} does not hold weights of {type(model).__name__}"
+    with turned_into(CheckpointError, what, "Give torchvision's own file.", RuntimeError, KeyError):
         model.load_imagenet(read_state_dict(file))
-    except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{file} does not hold weights of {type(model).__name__}: {reason}") from error
 
 
 def imagenet_weights_file(model: GapClassifier, file: str | Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from wsolkit.errors import DataError, RecipeError, WsolkitError, require_known
+from wsolkit.errors import DataError, RecipeError, WsolkitError, require_known, turned_into
 from wsolkit.study.study import chosen_profile
 from wsolkit.system import folders
 from wsolkit.system.plugins import explain
@@ -69,17 +69,12 @@ def read(notebook: Path) -> "NotebookNode":
     """
     from nbformat import convert, reader
 
-    try:
+    advice = f"Restore it, or remove it from {notebook.parent}."
+    with turned_into(NotebookError, f"{notebook.name} cannot be read as a notebook", advice):
         with notebook.open(encoding="utf-8") as file:
             content = convert(reader.read(file), 4)
         for cell in content.cells:
             _ = cell.cell_type, cell.source.splitlines(), cell.metadata.items()
-    except Exception as error:  # a damaged file can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NotebookError(
-            f"{notebook.name} cannot be read as a notebook ({type(error).__name__}: {reason[:200]}). Restore it, or "
-            f"remove it from {notebook.parent}."
-        ) from error
     return content
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from wsolkit.errors import DataError
+from wsolkit.errors import DataError, turned_into
 from wsolkit.study.statistics import CONFIDENCE
 from wsolkit.study.study import RUNS_PART, TIDY
 from wsolkit.system import folders
@@ -122,11 +122,9 @@ def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tidy tables of a folder by notebook, without that of the claims, which repeats others' numbers."""
     found = {}
     for path in sorted(folder.glob("*.csv")):
-        try:
+        with turned_into(DataError, f"{path} cannot be read as a table", "Make it anew, or remove it.", ValueError):
             # As they are written, so that a setting is called alike whether the others beside it are whole or not.
             found[path.stem] = pd.read_csv(path, dtype=defaultdict[str, type](lambda: str, value=float))
-        except ValueError as error:
-            raise DataError(f"{path} cannot be read as a table: {error}.") from error
     tidy = {name: table for name, table in found.items() if set(TIDY) <= set(table) and name != "claims"}
     if not tidy:
         raise DataError(f"{folder} has no tables of results. Expected a folder such as figures/demo.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wsolkit.errors import WsolkitError
+from wsolkit.errors import WsolkitError, turned_into
 
 #: Ending of files that are being written; one that a kill left behind means nothing.
 PARTIAL = ".partial"
@@ -34,14 +34,11 @@ def writable_folder(path: Path) -> Path:
     Raises:
         WsolkitError: if it cannot be created or written.
     """
-    try:
+    advice = "Choose another folder or change its permissions."
+    with turned_into(WsolkitError, f"Cannot write to {path}", advice, OSError):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return path
-    except OSError as error:
-        raise WsolkitError(
-            f"Cannot write to {path}: {error.strerror or error}. Choose another folder or change its permissions."
-        ) from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wsolkit.errors import CheckpointError
+from wsolkit.errors import CheckpointError, turned_into
 from wsolkit.models import without_prefix
 from wsolkit.system.atomic_files import write_file
 from wsolkit.training.engine import Engine
@@ -61,14 +61,15 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: if the file is missing, cut short, altered or not ours.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            entry = (file.metadata() or {}).get(ENTRY)
-            if entry is None:
-                raise CheckpointError(f"{path} is not a checkpoint of this kit: its header has no {ENTRY!r} entry.")
-            tensors, content = {name: file.get_tensor(name) for name in file.keys()}, json.loads(entry)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint, or is cut short: {error}. Delete or replace it.") from error
+    what, advice = f"{path} is not a checkpoint, or is cut short", "Delete or replace it."
+    with (
+        turned_into(CheckpointError, what, advice, OSError, SafetensorError, ValueError),
+        safe_open(path, framework="pt") as file,
+    ):
+        entry = (file.metadata() or {}).get(ENTRY)
+        if entry is None:
+            raise CheckpointError(f"{path} is not a checkpoint of this kit: its header has no {ENTRY!r} entry.")
+        tensors, content = {name: file.get_tensor(name) for name in file.keys()}, json.loads(entry)  # noqa: SIM118
     header = content.get("header")
     if content.get("sha256") != _digest(tensors, header):
         raise CheckpointError(f"{path} was altered: its content does not match its hash. Delete or replace it.")
@@ -81,11 +82,9 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> No
     Raises:
         CheckpointError: if names or shapes differ, naming the first that does.
     """
-    try:
+    what, advice = f"{path} does not fit {type(model).__name__}", "Train it again, or take the version that made it."
+    with turned_into(CheckpointError, what, advice, RuntimeError):
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} does not fit {type(model).__name__}: {detail}") from error
 
 
 def judged_by(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from wsolkit import models
 from wsolkit.datasets import OpenedDataset
-from wsolkit.errors import TrainingError
+from wsolkit.errors import TrainingError, turned_into
 from wsolkit.maps import NotFiniteError
 from wsolkit.system.progress import progress
 from wsolkit.training import checkpoints
@@ -200,25 +200,17 @@ def _train_epoch(
 
 def _add(sums: Counter[str], taken: list[Taken], engine: Engine, epoch: int, last: int) -> None:
     """Add what steps took to the sums, and forget them; TrainingError if a loss is not finite."""
-    try:
+    advice = "Lower the learning rates or that term's weight; earlier epochs are kept."
+    with turned_into(TrainingError, f"In epoch {epoch} the loss is no longer finite", advice, FloatingPointError):
         sums.update(totals(engine, taken, last - len(taken) + 1))
-    except FloatingPointError as error:
-        raise TrainingError(
-            f"The loss is no longer finite: epoch {epoch}, {error}. Lower the learning rates or that term's weight; "
-            "earlier epochs are kept."
-        ) from error
     taken.clear()
 
 
 def _held_out_rates(
     recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset
 ) -> dict[str, float]:
-    try:
+    what = f"After epoch {epoch} the network is no longer finite, on train-fullsup"
+    with turned_into(TrainingError, what, "Lower the learning rates; earlier epochs are kept.", NotFiniteError):
         result = evaluate(model, held_out, recipe.threshold_step)
-    except NotFiniteError as error:
-        raise TrainingError(
-            f"The network is no longer finite: epoch {epoch}, evaluation on train-fullsup ({error}) "
-            "Lower the learning rates; earlier epochs are kept."
-        ) from error
     rates = result.rates.set_index("metric")["value"]
     return {f"fullsup_{metric}": float(rates[metric]) for metric in JUDGED if metric in rates}
