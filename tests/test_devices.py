@@ -109,12 +109,13 @@ def test_a_tensor_left_on_the_cpu_is_noticed(monkeypatch):
 
 def test_the_gpu_tests_themselves_run():
     """On the CPU instead, which shows nothing but that."""
-    chosen = "compiled or maps_and or goes_on or fed or (those_of and cutmix and vgg) or (mixed and bridging)"
+    chosen = "compiled or workers or maps_and or goes_on or fed"
+    chosen += " or (those_of and cutmix and vgg) or (mixed and bridging)"
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-k", chosen, "-p", "no:cacheprovider"]
     environment = os.environ | {"WSOLKIT_TEST_DEVICE": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 def test_training_needs_no_torchvision_for_the_small_vgg():

@@ -169,6 +169,13 @@ def test_two_processes_share_the_gpu(runs, tmp_path):
         pd.testing.assert_series_equal(together.history()[loss], run.history()[loss], rtol=0.02, atol=0.02)
 
 
+def test_workers_train_on_the_gpu(tmp_path):
+    """They are forked from a process that has imported PyTorch; it must not have touched the GPU."""
+    store = RunStore(tmp_path / "runs", Machine(device=str(DEVICE), cache=tmp_path / "cache"))
+    runs = store.get_all([tiny_recipe(seed=seed) for seed in range(2)], jobs=2)
+    assert [run.info()["device"] for run in runs] == [str(DEVICE)] * 2
+
+
 def test_a_compiled_step_changes_nothing_but_rounding(tmp_path, measured):
     recipe = tiny_recipe()
     histories = []

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wsolkit import datasets
 from wsolkit.errors import NotInProfileError, WsolkitError
 from wsolkit.reproduce import begin_processes, notebooks
 from wsolkit.study.study import PLAN_VARIABLE, Planned
@@ -231,7 +230,7 @@ def duration(seconds: float) -> str:
 
 def images_left(recipe: Recipe, epochs_done: int = 0) -> int:
     """What is left of a run, in training images: those of its epochs, and a share for every image it evaluates."""
-    sizes = datasets.find(recipe.dataset, recipe.dataset_options).extent.images
+    sizes = recipe.components.data.extent.images
     epochs = recipe.epochs - epochs_done
     evaluated = epochs * sizes.get("train-fullsup", 0) + sizes.get("test", 0)
     return round(epochs * sizes.get("train-weaksup", 0) + EVALUATION_SHARE * evaluated)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsolkit import datasets, models
-from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, WsolDataset
+from wsolkit import models
+from wsolkit.datasets import CachedDataset, OpenedDataset, Sample, Source, WsolDataset
 from wsolkit.errors import WsolkitError
 from wsolkit.system.progress import progress
 from wsolkit.training.engine import Engine, Stepper, optimise
@@ -86,7 +86,8 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
     Yields:
         How each did; a failure does not keep the others from being rehearsed.
     """
-    absent = {name for name in {recipe.dataset for recipe in recipes} if _is_absent(name, machine)}
+    sources = {recipe.dataset: recipe.components.data for recipe in recipes}
+    absent = {name for name, source in sources.items() if _is_absent(source, machine)}
     for recipe in progress(distinct(recipes), "recipes", unit="recipe"):
         start, pictures = time.monotonic(), "generated" if recipe.dataset in absent else "real"
         try:
@@ -111,9 +112,8 @@ def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool)
     return CachedDataset(first)
 
 
-def _is_absent(dataset: str, machine: Machine) -> bool:
+def _is_absent(source: Source, machine: Machine) -> bool:
     """Whether no part of a published data set is present; incomplete or damaged data are not absent, but a failure."""
-    source = datasets.find(dataset)
     if not source.published or machine.data_root is None:
         return source.published
     parts = source.parts(machine.data_root)
