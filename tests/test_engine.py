@@ -190,7 +190,7 @@ def test_the_first_step_whose_loss_breaks_is_named(store, tiny, monkeypatch):
     monkeypatch.setattr(bridging, "step", broken)
     monkeypatch.setattr(loop, "LOOK_EVERY", 2)
     store = RunStore(store.root, replace(store.machine, parts=2))
-    with pytest.raises(TrainingError, match="epoch 2, step 2, term 'sim'. Lower"):
+    with pytest.raises(TrainingError, match="In epoch 2 the loss is no longer finite: step 2, term 'sim'. Lower"):
         store.get(tiny)
     assert store.finished_epochs(tiny) == 1
 
