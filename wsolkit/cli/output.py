@@ -19,7 +19,8 @@ def show_table(frame: "pd.DataFrame") -> None:
     for name in frame:
         table.add_column(str(name), justify="right" if name in numeric else "left", overflow="fold")
     whole = frame.select_dtypes("integer")
-    frame = frame.assign(**{name: whole[name].map("{:,}".format, na_action="ignore") for name in whole})
+    # As objects, since pandas 2 makes floats of whole numbers with gaps.
+    frame = frame.assign(**{name: whole[name].astype(object).map("{:,}".format, na_action="ignore") for name in whole})
     for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False):
         table.add_row(*map(str, row))
     console = Console(markup=False, emoji=False, highlight=False)
