@@ -54,9 +54,10 @@ def turned_into(kind: type[WsolkitError], what: str, advice: str, *caught: type[
 
 
 def reason(error: Exception) -> str:
-    """What another library's error says, in one line; its type if it says nothing."""
-    said = getattr(error, "strerror", None) or str(error)
-    return " ".join(said.split())[:LONGEST].rstrip(".") or type(error).__name__
+    """What another library's error says, in one line; with its type if it says nothing, or nothing but a key."""
+    said, kind = getattr(error, "strerror", None) or str(error), type(error).__name__
+    said = f"{kind} {said}" if isinstance(error, LookupError) else said
+    return " ".join(said.split())[:LONGEST].rstrip(".") or kind
 
 
 LONGEST = 300

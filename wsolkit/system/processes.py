@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -70,8 +70,10 @@ def process_context(preload: Sequence[str] = ()) -> Any:
     """
     if sys.platform != "linux":
         return get_context("spawn")
+    from multiprocessing import forkserver
+
     forkserver.set_forkserver_preload(list(preload))
-    with environment(KEEP_PAGES | dict(os.environ)):
+    with environment({name: KEEP_PAGES[name] for name in KEEP_PAGES.keys() - os.environ.keys()}):
         forkserver.ensure_running()
     return get_context("forkserver")
 
