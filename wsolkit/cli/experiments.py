@@ -137,9 +137,6 @@ def rehearse(
 
     Example: wsolkit rehearse --profile paper
     """
-    from wsolkit.reproduce import begin_processes
-
-    begin_processes()
     from wsolkit.reproduce import notebooks, planning, rehearsal
     from wsolkit.training.machine import Machine
 
