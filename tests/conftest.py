@@ -77,6 +77,12 @@ def wait_until(holds, seconds: float = 120) -> None:
         time.sleep(0.002)
 
 
+def stop_server() -> None:
+    """End the process from which others are forked, so that the next call starts one as it is asked to."""
+    if forkserver := sys.modules.get("multiprocessing.forkserver"):
+        forkserver._forkserver._stop()
+
+
 def tiny_recipe(**changes) -> Recipe:
     fields = {
         "dataset": "synthetic_birds",

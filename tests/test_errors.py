@@ -16,13 +16,16 @@ def fail(error: Exception, *caught: type[Exception]) -> None:
     [
         (ValueError("two\n  lines."), "two lines"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"), os.strerror(errno.ENOSPC)),
-        (KeyError("cells"), "KeyError 'cells'"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "other"), f"{os.strerror(errno.ENOSPC)}: other"),
+        (KeyError("cells"), "KeyError: 'cells'"),
+        (AttributeError("cells"), "AttributeError: cells"),
         (RuntimeError(), "RuntimeError"),
-        (ValueError("long " * 100), ("long " * 100)[:LONGEST]),
+        (ValueError("long " * 200), "long " * 118 + "long [...]"),
     ],
 )
 def test_another_librarys_error_becomes_one_of_the_kit(error, said):
-    assert reason(error) == said
+    assert reason(error, "Cannot read x") == said
+    assert len(said) <= LONGEST
     with pytest.raises(DataError) as caught:
         fail(error)
     assert str(caught.value) == f"Cannot read x: {said}. Copy it again."

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_recipe, wait_until
+from tests.conftest import stop_server, tiny_recipe, wait_until
 from wsolkit import methods
 from wsolkit.errors import CheckpointError, DataError, TrainingError, WsolkitError
 from wsolkit.system.atomic_files import atomic_file
@@ -22,6 +22,14 @@ from wsolkit.system.processes import process_context
 from wsolkit.training import checkpoints, loop, run_store, warm_stages
 from wsolkit.training.machine import Machine
 from wsolkit.training.run_store import RunStore
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_server():
+    """The processes of these tests are forked from a server that has imported what they need."""
+    stop_server()
+    yield
+    stop_server()
 
 
 def train(root, machine, *recipes) -> None:

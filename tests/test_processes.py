@@ -1,12 +1,15 @@
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import stop_server
 from wsolkit.errors import WsolkitError
 from wsolkit.system import processes
 from wsolkit.system.processes import worker_pool
@@ -36,6 +39,23 @@ def wait_while(folder: Path) -> None:
         time.sleep(0.01)
 
 
+def test_a_server_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('taken from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    stop_server()
+    with worker_pool(1, ["colorsys"]) as (pool, _):
+        assert pool.submit(os.getenv, "PYTHONSAFEPATH").result() is None
+    stop_server()
+
+
+def test_without_room_for_a_socket_processes_begin_anew(tmp_path, monkeypatch):
+    (tmp_path / ("long" * 30)).mkdir()
+    stop_server()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    monkeypatch.setattr(multiprocessing.process.current_process(), "_config", {})
+    assert processes.process_context().get_start_method() == "spawn"
+
+
 def interrupt_while_running(tasks: list[Future], touched: Path) -> None:
     """Start a task that waits to be stopped, queue others behind it, and be interrupted."""
     with worker_pool(1) as (pool, wanted):
@@ -55,13 +75,19 @@ def test_an_interrupt_ends_running_tasks_and_drops_the_others(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what a process began with in /proc")
 def test_workers_keep_their_memory_unless_the_user_says_otherwise(monkeypatch):
     for name in processes.KEEP_PAGES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    stop_server()
     with worker_pool(1) as (pool, _):
+        begun_with = pool.submit(Path("/proc/self/environ").read_bytes).result().decode().split("\0")
         there = dict(zip(processes.KEEP_PAGES, pool.map(os.getenv, processes.KEEP_PAGES), strict=True))
-    assert there == processes.KEEP_PAGES | {"MALLOC_MMAP_MAX_": "7"}
+    stop_server()
+    expected = processes.KEEP_PAGES | {"MALLOC_MMAP_MAX_": "7"}
+    assert there == expected
+    assert {f"{name}={value}" for name, value in expected.items()} <= set(begun_with)  # glibc looks at no other
     assert processes.KEEP_PAGES.keys() & os.environ.keys() == {"MALLOC_MMAP_MAX_"}
 
 

@@ -43,6 +43,8 @@ def test_environment_yml_agrees_with_pyproject(project):
     extras = project["optional-dependencies"]
     assert set(pip) == {*project["dependencies"], *extras["notebooks"], *extras["dev"], "-e ."}
     assert f"python{project['requires-python']}" in environment["dependencies"]
+    binder = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())["dependencies"]
+    assert {each.replace("pytorch-cpu", "torch") for each in binder if "torch" in each} <= set(pip)
 
 
 def test_every_requirement_has_a_lower_bound_and_no_upper(project):

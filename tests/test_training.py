@@ -171,7 +171,10 @@ def test_a_broken_loss_names_epoch_step_and_term(tiny, tmp_path, machine, monkey
 
 
 def test_a_diverging_run_is_reported_not_scored(tiny, tmp_path, machine):
-    with pytest.raises(TrainingError, match="After epoch 1 the network is no longer finite"):
+    with pytest.raises(
+        TrainingError,
+        match="epoch 1 the network's maps of train-fullsup are no longer finite: NaN",
+    ):
         run(tiny.changed(lr_former=1000.0, lr_latter=1000.0, momentum=0.99), tmp_path / "run", machine)
 
 

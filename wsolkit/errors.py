@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from textwrap import shorten
 
 
 class WsolkitError(Exception):
@@ -37,7 +38,7 @@ def turned_into(kind: type[WsolkitError], what: str, advice: str, *caught: type[
 
     Args:
         kind: of the error that is raised.
-        what: failed, in words that a reason can follow.
+        what: what failed, so that a colon and the reason can follow.
         advice: one sentence or more.
         caught: the errors that are turned; all if none are named, since damaged files can raise anything.
 
@@ -50,17 +51,24 @@ def turned_into(kind: type[WsolkitError], what: str, advice: str, *caught: type[
     except WsolkitError:
         raise
     except kinds as error:
-        raise kind(f"{what}: {reason(error)}. {advice}") from error
+        raise kind(f"{what}: {reason(error, what)}. {advice}") from error
 
 
-def reason(error: Exception) -> str:
-    """What another library's error says, in one line; with its type if it says nothing, or nothing but a key."""
-    said, kind = getattr(error, "strerror", None) or str(error), type(error).__name__
-    said = f"{kind} {said}" if isinstance(error, LookupError) else said
-    return " ".join(said.split())[:LONGEST].rstrip(".") or kind
+def reason(error: Exception, known: str = "") -> str:
+    """What another library's error says, in one line, cut where it is long.
+
+    Its type stands before what may be nothing but a name; and after what the system says the file, if it is not known.
+    """
+    kind, file = type(error).__name__, getattr(error, "filename", None)
+    said = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, LookupError | AttributeError):
+        said = f"{kind}: {said}"
+    if file is not None and str(file) not in known:
+        said += f": {file}"
+    return shorten(said.strip().rstrip("."), LONGEST) or kind
 
 
-LONGEST = 300
+LONGEST = 600
 """Characters of another library's error that are shown."""
 
 FEW = 24

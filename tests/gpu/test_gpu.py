@@ -18,6 +18,7 @@ from tests.conftest import tiny_recipe
 from tests.gpu.conftest import DEVICE
 from wsolkit import maps, methods, models
 from wsolkit.metrics import BoxMeter, PixelMeter
+from wsolkit.reproduce import begin_processes
 from wsolkit.reproduce.cost import step_cost
 from wsolkit.training import checkpoints, loop
 from wsolkit.training.engine import Engine, Stepper, optimise, totals
@@ -170,7 +171,8 @@ def test_two_processes_share_the_gpu(runs, tmp_path):
 
 
 def test_workers_train_on_the_gpu(tmp_path):
-    """They are forked from a process that has imported PyTorch; it must not have touched the GPU."""
+    """They are forked from a process that has imported all that a batch needs; it must not have touched the GPU."""
+    begin_processes()
     store = RunStore(tmp_path / "runs", Machine(device=str(DEVICE), cache=tmp_path / "cache"))
     runs = store.get_all([tiny_recipe(seed=seed) for seed in range(2)], jobs=2)
     assert [run.info()["device"] for run in runs] == [str(DEVICE)] * 2

@@ -91,7 +91,7 @@ def unpack(archive: Path, folder: Path, top: str = "", limit: int = UNPACKED_LIM
     writable_folder(folder.parent)
     with (
         tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch,
-        turned_into(DataError, f"Cannot unpack {archive / top} into {folder}", "Fetch it again."),
+        turned_into(DataError, f"Cannot unpack {top or 'all'} of {archive} into {folder}", "Fetch it again."),
     ):
         _extract(archive, Path(scratch) / "unpacked", limit)
         (Path(scratch) / "unpacked" / top).rename(folder)

@@ -102,11 +102,13 @@ def read_table(path: Path, counts: Sequence[int], separator: str | None = ",") -
     Raises:
         DataError: naming the file, and the line if one is wrong.
     """
-    if not path.exists():
-        holds = f" It holds {LINES[path.name]}." if path.name in LINES else " Copy the whole folder again."
-        raise DataError(f"{path.name} is missing in {path.parent}.{holds}")
     with turned_into(DataError, f"Cannot read {path}", "Copy it again.", OSError):
-        return parse_table(path.read_bytes(), f"{path.name} in {path.parent}", counts, separator)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            holds = f" It holds {LINES[path.name]}." if path.name in LINES else " Copy the whole folder again."
+            raise DataError(f"{path.name} is missing in {path.parent}.{holds}") from None
+    return parse_table(content, f"{path.name} in {path.parent}", counts, separator)
 
 
 def parse_table(content: bytes, file: str, counts: Sequence[int], separator: str | None = ",") -> Table:

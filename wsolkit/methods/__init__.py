@@ -10,7 +10,7 @@ A method's file has a frozen dataclass ``Options`` and a function
 - ``predict(model, output, labels, options) -> (logits, maps)``: how the method classifies (B, K) and localizes
   (B, H, W) in evaluation, from what the network gave, where that is not by its logits and the CAM;
 - ``warm_stage(options) -> (method, options)``: the method that computes the same until alignment begins;
-- ``LABEL``: its row in the paper's tables; or ``loss_terms(options) -> (name, ...)``, where its loss terms name it.
+- ``LABEL``: what tables call it; or ``loss_terms(options) -> (name, ...)``, where its loss terms name it.
 """
 
 import dataclasses

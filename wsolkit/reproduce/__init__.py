@@ -4,13 +4,10 @@ from typing import Any
 
 from wsolkit.system.processes import process_context
 
-#: What notebooks import, whether they are planned or executed, and their training.
-MODULES = ("wsolkit.study.claims", "wsolkit.study.explorer", "wsolkit.reproduce.runner", "torchvision")
-
 
 def begin_processes() -> Any:
     """How the processes of a batch begin; see `wsolkit.system.processes.process_context`.
 
-    A command calls it first, so that :data:`MODULES` are imported for them while it imports the same for itself.
+    A command calls it first, so that `wsolkit.reproduce.preloaded` is imported for them while the command is importing.
     """
-    return process_context(MODULES)
+    return process_context([f"{__name__}.preloaded"])

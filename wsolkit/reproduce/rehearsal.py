@@ -86,20 +86,17 @@ def rehearse(recipes: Sequence[Recipe], machine: Machine, batch_size: int | None
     Yields:
         How each did; a failure does not keep the others from being rehearsed.
     """
-    sources = {recipe.dataset: recipe.components.data for recipe in recipes}
-    absent = {name for name, source in sources.items() if _is_absent(source, machine)}
+    absent = {source for source in {recipe.components.data for recipe in recipes} if _is_absent(source, machine)}
     for recipe in progress(distinct(recipes), "recipes", unit="recipe"):
-        start, pictures = time.monotonic(), "generated" if recipe.dataset in absent else "real"
+        start, missing = time.monotonic(), recipe.components.data in absent
         try:
             count = batch_size or recipe.batch_size
-            train, test = (
-                _few(recipe, split, count, machine, recipe.dataset in absent) for split in ("train-weaksup", "test")
-            )
+            train, test = (_few(recipe, split, count, machine, missing) for split in ("train-weaksup", "test"))
             _step_and_evaluation(recipe, train, test, machine.torch_device())
             failure = None
         except (WsolkitError, ValueError, RuntimeError, ArithmeticError) as error:
             failure = f"{type(error).__name__}: {error}"
-        yield Rehearsed(recipe, pictures, time.monotonic() - start, failure)
+        yield Rehearsed(recipe, "generated" if missing else "real", time.monotonic() - start, failure)
 
 
 def _few(recipe: Recipe, split: str, count: int, machine: Machine, absent: bool) -> OpenedDataset:

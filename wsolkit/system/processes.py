@@ -62,19 +62,24 @@ def process_context(preload: Sequence[str] = ()) -> Any:
     """How processes begin, as a context of `multiprocessing`; to be called by the main thread.
 
     On Linux they are forked from one server, which has imported some modules and does nothing else, so that they begin
-    at once. It has :data:`KEEP_PAGES`, but for variables that this process has itself. Elsewhere each process begins
-    anew, because macOS cannot fork safely.
+    at once. The first call starts it, with :data:`KEEP_PAGES` and this process's variables, which come first; variables
+    that libraries read when they are loaded stay as they were then. Elsewhere each process begins anew, because macOS
+    cannot fork safely; so it does where no socket can be made for the server.
 
     Args:
-        preload: the modules, unless the server is there already.
+        preload: the modules, which must not fail, unless the server is there already.
     """
     if sys.platform != "linux":
         return get_context("spawn")
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(list(preload))
-    with environment({name: KEEP_PAGES[name] for name in KEEP_PAGES.keys() - os.environ.keys()}):
-        forkserver.ensure_running()
+    missing = {name: KEEP_PAGES[name] for name in KEEP_PAGES.keys() - os.environ.keys()}
+    try:
+        with environment(missing | {"PYTHONSAFEPATH": "1"}):  # it imports nothing from the current folder
+            forkserver.ensure_running()
+    except OSError:
+        return get_context("spawn")
     return get_context("forkserver")
 
 
@@ -160,7 +165,10 @@ def call_apart(call: Callable[..., Any], *arguments: Any, seconds: float, contex
     """
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, dict(os.environ), call, arguments), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except (EOFError, OSError) as error:
+        raise WsolkitError(f"its process did not begin: {error}") from error
     sender.close()
     try:
         # Not the pipe alone: processes that the call left behind may hold its other end open.
@@ -202,9 +210,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _submitted(pool: Executor, task: Task) -> Future:
     try:
         return pool.submit(task.call, *task.arguments)
-    except BrokenExecutor as error:
+    except (BrokenExecutor, EOFError, OSError) as error:
         future: Future = Future()
-        future.set_exception(error)
+        future.set_exception(BrokenExecutor(str(error)))
         return future
 
 

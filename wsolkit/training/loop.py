@@ -209,7 +209,7 @@ def _add(sums: Counter[str], taken: list[Taken], engine: Engine, epoch: int, las
 def _held_out_rates(
     recipe: Recipe, epoch: int, model: models.GapClassifier, held_out: OpenedDataset
 ) -> dict[str, float]:
-    what = f"After epoch {epoch} the network is no longer finite, on train-fullsup"
+    what = f"After epoch {epoch} the network's maps of train-fullsup are no longer finite"
     with turned_into(TrainingError, what, "Lower the learning rates; earlier epochs are kept.", NotFiniteError):
         result = evaluate(model, held_out, recipe.threshold_step)
     rates = result.rates.set_index("metric")["value"]
