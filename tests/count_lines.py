@@ -12,7 +12,7 @@ PACKAGE = ROOT / "wsolkit"
 
 #: Lines of code that the package may have: lowered when it becomes thinner, raised only for a new data set, backbone or
 #: method (last: I2C and ResNet18). The aim is 6,000.
-LIMIT = 8184
+LIMIT = 8183
 
 
 def lines_of_code(path: Path) -> int:

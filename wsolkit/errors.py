@@ -30,6 +30,10 @@ class NotInProfileError(RecipeError):
     """An experiment whose data set or backbone has no stand-in in the chosen profile, but in another."""
 
 
+LONGEST = 600
+"""Characters of another library's error that are shown."""
+
+
 @contextmanager
 def turned_into(kind: type[WsolkitError], what: str, advice: str, *caught: type[Exception]) -> Iterator[None]:
     """Turn another library's error inside the block into one of the kit's: what failed, why, and what to do next.
@@ -67,9 +71,6 @@ def reason(error: Exception, known: str = "") -> str:
         said += f": {file}"
     return shorten(said.strip().rstrip("."), LONGEST) or kind
 
-
-LONGEST = 600
-"""Characters of another library's error that are shown."""
 
 FEW = 24
 """Known names that an error lists, all of them or the first; with a suggestion, half as many."""

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsolkit.datasets._base import Sample, WsolDataset, box_share, scale_boxes
 from wsolkit.datasets._metadata import Metadata
-from wsolkit.errors import DataError, turned_into
+from wsolkit.errors import DataError, reason, turned_into
 
 
 def decode(content: bytes, name: object) -> Image.Image:
@@ -147,5 +147,4 @@ def _stored_values(content: bytes) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    known = not isinstance(error, UnidentifiedImageError)
-    return str(error) or type(error).__name__ if known else "it is not in a known picture format"
+    return "it is not in a known picture format" if isinstance(error, UnidentifiedImageError) else reason(error)

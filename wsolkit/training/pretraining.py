@@ -34,6 +34,6 @@ def publish(run: Run, folder: Path) -> Path:
         "made": run.info(),
         "rates on train-fullsup": {name: last[name] for name in last.index if name.startswith("fullsup_")},
     }
-    for name, written in ((path, content), (path.with_suffix(".json"), json.dumps(record, indent=2).encode())):
-        write_file(name, written)
+    write_file(path, content)
+    write_file(path.with_suffix(".json"), json.dumps(record, indent=2))
     return path
